@@ -1,0 +1,66 @@
+"""The metadata database: encrypted SQLite by default, PostgreSQL by URL.
+
+Invariants: one writer at a time in this process (`write` takes a lock, then BEGIN IMMEDIATE); readers never wait for it
+(WAL). Tables are declared beside the services that own them, on `metadata`. A commit is durable when `write` returns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+class Database:
+    """Connections for services. `read()` and `write()` are context managers that yield a SQLAlchemy connection."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._writer = threading.Lock()
+
+    @classmethod
+    def sqlite(cls, path: Path, key: bytes) -> Database:
+        """Opens or makes an encrypted file. `key` is 32 raw bytes; a wrong one fails on the first statement."""
+        from sqlcipher3 import dbapi2 as sqlcipher
+
+        def connect() -> object:
+            connection = sqlcipher.connect(str(path), check_same_thread=False, isolation_level=None, timeout=30)
+            connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"")
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "temp_store=MEMORY"):
+                connection.execute(f"PRAGMA {pragma}")
+            return connection
+
+        # The plain sqlite dialect over the sqlcipher module: the pysqlcipher dialect insists on a passphrase of its own.
+        engine = sa.create_engine("sqlite://", module=sqlcipher, creator=connect, poolclass=sa.pool.QueuePool, pool_size=8, max_overflow=24)
+        sa.event.listen(engine, "begin", _begin)
+        return cls(engine)
+
+    @classmethod
+    def from_url(cls, url: str) -> Database:
+        return cls(sa.create_engine(url, pool_pre_ping=True))
+
+    def create_tables(self) -> None:
+        metadata.create_all(self.engine)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        with self._writer, self.engine.connect() as connection:
+            with connection.execution_options(gleaner_begin="BEGIN IMMEDIATE").begin():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("gleaner_begin", "BEGIN"))

@@ -1,0 +1,197 @@
+"""Viam's machine configuration (JSON) as typed values. The only place that knows its keys.
+
+Source of names, defaults and limits: Viam's public configuration documentation. Unknown top-level keys are kept, because
+the app and newer machines may know more than this version does; unknown keys of a *model's attributes* fail in the model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+NAME_PATTERN = re.compile(r"^[a-zA-Z0-9][-\w]*$")
+TRIPLET_PATTERN = re.compile(r"^[\w-]+:[\w-]+:[\w-]+$")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+
+class ApiKey(_Section):
+    id: str
+    key: str
+
+
+class CloudConfig(_Section):
+    """How a machine reaches its app. `app_address` is the gRPC door, `web_address` the HTTP door (sync, link, packages)."""
+
+    id: str = Field(description="Part id.")
+    secret: str = ""
+    api_key: ApiKey | None = None
+    app_address: str = Field(default="", description="gRPC address of the app, e.g. http://127.0.0.1:8091.")
+    web_address: str = Field(default="", description="HTTP address of the app, e.g. http://127.0.0.1:8090.")
+    ca_certificate: str = Field(default="", description="PEM of the app's own certificate authority, pinned by the machine.")
+    refresh_interval_s: float = Field(default=10.0, gt=0, le=3600, description="How often the configuration is polled.")
+    organization_id: str = Field(default="", alias="primary_org_id")
+    location_id: str = ""
+    machine_id: str = ""
+
+
+class CaptureMethodConfig(_Section):
+    """One entry of `capture_methods`."""
+
+    method: str
+    capture_frequency_hz: float = Field(default=0.0, description="Captures per second; 0 captures nothing.")
+    additional_params: dict[str, Any] = Field(default_factory=dict)
+    disabled: bool = False
+    tags: list[str] = Field(default_factory=list)
+    capture_directory: str = ""
+    capture_queue_size: int = Field(default=250, ge=0)
+    capture_buffer_size: int = Field(default=4096, ge=0)
+    name: str = ""
+
+
+class ServiceConfigEntry(_Section):
+    type: str
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResourceConfig(_Section):
+    """A component or a service."""
+
+    name: str = Field(max_length=60)
+    api: str = Field(description="Triplet, e.g. rdk:component:camera.")
+    model: str = Field(default="rdk:builtin:builtin", description="Triplet, or one word for rdk:builtin:<word>.")
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    depends_on: list[str] = Field(default_factory=list)
+    service_configs: list[ServiceConfigEntry] = Field(default_factory=list)
+    frame: dict[str, Any] | None = None
+    log_configuration: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_style(cls, value: Any) -> Any:
+        """`namespace` + `type` and one-word models are what older configurations and tutorials use."""
+        if not isinstance(value, dict):
+            return value
+        value = dict(value)
+        if not value.get("api") and value.get("type"):
+            kind = value.pop("_kind", "component")
+            value["api"] = f"{value.get('namespace') or 'rdk'}:{kind}:{value['type']}"
+        value.pop("_kind", None)
+        if value.get("api"):
+            value.pop("type", None)
+            value.pop("namespace", None)
+        model = value.get("model")
+        if model and ":" not in model:
+            value["model"] = f"rdk:builtin:{model}"
+        if not value.get("name") and ":service:" in str(value.get("api")):
+            value["name"] = "builtin"
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME_PATTERN.match(value):
+            raise ValueError("a name starts with a letter or digit and holds letters, digits, - and _ only")
+        return value
+
+    @field_validator("api", "model")
+    @classmethod
+    def _triplet(cls, value: str) -> str:
+        if not TRIPLET_PATTERN.match(value):
+            raise ValueError("expected three words joined by colons, like rdk:component:camera")
+        return value
+
+    @property
+    def subtype(self) -> str:
+        return self.api.rsplit(":", 1)[1]
+
+    def capture_methods(self) -> list[CaptureMethodConfig]:
+        """What the data manager should capture from this resource."""
+        found: list[CaptureMethodConfig] = []
+        for entry in self.service_configs:
+            if entry.type.rsplit(":", 1)[-1] == "data_manager":
+                found += [CaptureMethodConfig.model_validate(m) for m in entry.attributes.get("capture_methods", [])]
+        return found
+
+
+class PackageConfig(_Section):
+    name: str = Field(max_length=200)
+    package: str = Field(description="<organization id>/<name>")
+    version: str = "latest"
+    type: Literal["ml_model", "module", "slam_map", "archive"] = "ml_model"
+
+
+class NetworkConfig(_Section):
+    bind_address: str = "localhost:8080"
+    no_tls: bool = False
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    sessions: dict[str, Any] = Field(default_factory=dict)
+
+
+class MachineConfig(_Section):
+    """A whole machine configuration."""
+
+    cloud: CloudConfig | None = None
+    components: list[ResourceConfig] = Field(default_factory=list)
+    services: list[ResourceConfig] = Field(default_factory=list)
+    packages: list[PackageConfig] = Field(default_factory=list)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    auth: dict[str, Any] = Field(default_factory=dict)
+    revision: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mark_services(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("services"), list):
+            services = [{**s, "_kind": "service"} if isinstance(s, dict) else s for s in value["services"]]
+            return {**value, "services": services}
+        return value
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> MachineConfig:
+        seen: set[tuple[str, str]] = set()
+        for resource in self.resources():
+            if (resource.api, resource.name) in seen:
+                raise ValueError(f"two resources of {resource.api} are named {resource.name!r}: rename one")
+            seen.add((resource.api, resource.name))
+        return self
+
+    def resources(self) -> list[ResourceConfig]:
+        return [*self.components, *self.services]
+
+
+class ConfigProblem(ValueError):
+    """A configuration that cannot be used: `problems` holds (path, message) pairs, path like `components[0].name`."""
+
+    def __init__(self, problems: list[tuple[str, str]], source: str = "machine configuration") -> None:
+        self.problems = problems
+        lines = "; ".join(f"{path or 'top level'}: {message}" for path, message in problems)
+        super().__init__(f"{source} cannot be used: {lines}")
+
+
+def parse_config(value: Any, source: str = "machine configuration") -> MachineConfig:
+    """Raises ConfigProblem that names every path and what is wrong there."""
+    try:
+        return MachineConfig.model_validate(value)
+    except ValidationError as error:
+        raise ConfigProblem([(format_path(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in error.errors()], source) from error
+
+
+def format_path(parts: tuple[int | str, ...]) -> str:
+    """`("components", 0, "name")` becomes `components[0].name`."""
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+def expand_environment(text: str, environment: dict[str, str] | None = None) -> str:
+    """`${VAR}` in a local configuration file, before JSON is parsed; `${packages.…}` and unknown names are left alone."""
+    values = os.environ if environment is None else environment
+    return re.sub(r"\$\{(\w+)\}", lambda m: values.get(m.group(1), m.group(0)), text)
