@@ -1,0 +1,58 @@
+"""What several kinds of tests share: free ports, real photos, a Chromium, and the whole stack as `make demo` starts it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM_ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Tests never read or write the state of the person who runs them.
+    os.environ.pop("VIAM_HOME", None)
+    os.environ.pop("GLEANER_KEY", None)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of real photos; tests that need it are skipped where it is missing."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "signs").is_dir():
+        pytest.skip(f"the photos are not here ({folder}): see docs/development.md")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    if not Path(path).exists():
+        pytest.skip("no Chromium on this machine: install Debian's chromium package or run `playwright install chromium`")
+    return path
