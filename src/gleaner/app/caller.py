@@ -62,7 +62,13 @@ class Caller:
         return best
 
     def require(
-        self, organization_id: str, location_id: str = "", machine_id: str = "", *, owner: bool = False, what: str = "this"
+        self,
+        organization_id: str,
+        location_id: str = "",
+        machine_id: str = "",
+        *,
+        owner: bool = False,
+        what: str = "this",
     ) -> None:
         """Raises PermissionDenied unless the caller has a role (the owner's, if `owner`) on the resource."""
         role = self.role_on(organization_id, location_id, machine_id)

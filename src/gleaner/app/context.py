@@ -1,12 +1,17 @@
-"""The parts of a running app, built once in `server.py` and handed to both doors."""
+"""The parts of a running app, built once in `assembly.py` and handed to both doors."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from gleaner.app.database import Database
 from gleaner.app.events import EventBus
+from gleaner.app.keys import Keys
 from gleaner.app.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +24,27 @@ if TYPE_CHECKING:
     from gleaner.app.services.logs import LogService
     from gleaner.app.services.packages import PackageService
     from gleaner.app.services.readings import ReadingService
+    from gleaner.app.services.thumbnails import Thumbnails
     from gleaner.app.store.ingest import Ingest
     from gleaner.app.store.packs import PackStore
+    from gleaner.app.store.spool import Spool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the app is reached, known once it listens. `ca_certificate` is the PEM machines pin, empty without TLS."""
+
+    web: str = ""
+    grpc: str = ""
+    ca_certificate: str = ""
+    fingerprint: str = ""
+
+    @property
+    def tls(self) -> bool:
+        return self.web.startswith("https:")
 
 
 @dataclass
@@ -28,14 +52,24 @@ class AppContext:
     settings: Settings
     database: Database
     events: EventBus
+    keys: Keys
+    addresses: Addresses = field(default_factory=Addresses)
+    #: Where blocking work of async handlers runs; `call` is the way in.
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32, thread_name_prefix="app-worker"))
     auth: AuthService = field(init=False)
     fleet: FleetService = field(init=False)
     logs: LogService = field(init=False)
     packs: PackStore = field(init=False)
+    spool: Spool = field(init=False)
     ingest: Ingest = field(init=False)
+    thumbnails: Thumbnails = field(init=False)
     items: ItemService = field(init=False)
     readings: ReadingService = field(init=False)
     datasets: DatasetService = field(init=False)
     jobs: TrainingService = field(init=False)
     packages: PackageService = field(init=False)
     links: MachineLinks = field(init=False)
+
+    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a blocking service method in a worker thread: the one way async code calls a service."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, partial(function, *args, **kwargs))

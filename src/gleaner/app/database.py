@@ -31,12 +31,20 @@ class Database:
         def connect() -> object:
             connection = sqlcipher.connect(str(path), check_same_thread=False, isolation_level=None, timeout=30)
             connection.execute(f"PRAGMA key=\"x'{key.hex()}'\"")
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "temp_store=MEMORY"):
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "foreign_keys=ON",
+                "cache_size=-65536",
+                "temp_store=MEMORY",
+            ):
                 connection.execute(f"PRAGMA {pragma}")
             return connection
 
         # The plain sqlite dialect over the sqlcipher module: the pysqlcipher dialect insists on a passphrase of its own.
-        engine = sa.create_engine("sqlite://", module=sqlcipher, creator=connect, poolclass=sa.pool.QueuePool, pool_size=8, max_overflow=24)
+        engine = sa.create_engine(
+            "sqlite://", module=sqlcipher, creator=connect, poolclass=sa.pool.QueuePool, pool_size=8, max_overflow=24
+        )
         sa.event.listen(engine, "begin", _begin)
         return cls(engine)
 

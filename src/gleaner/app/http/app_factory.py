@@ -1,0 +1,75 @@
+"""Builds the HTTP door: every router, the error shape, the security headers and the web pages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gleaner import __version__
+from gleaner.app.context import AppContext
+from gleaner.app.http.errors import error_body, install_error_handlers
+from gleaner.app.http.static import SecurityHeaders, install_pages
+
+# One module per group of addresses; each has `router` whose paths start with /api (only /login does not).
+_ROUTERS = (
+    "auth",
+    "fleet",
+    "items",
+    "upload",
+    "readings",
+    "datasets",
+    "jobs",
+    "ml_models",
+    "events",
+    "sync",
+    "link",
+    "live",
+)
+
+
+def create_app(context: AppContext) -> FastAPI:
+    app = FastAPI(title="Gleaner", version=__version__, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
+    app.state.context = context
+    install_error_handlers(app)
+    for name in _ROUTERS:
+        module = f"gleaner.app.http.{name}"
+        if importlib.util.find_spec(module) is not None:
+            app.include_router(importlib.import_module(module).router)
+    install_pages(app)
+    app.add_middleware(SameOrigin)
+    app.add_middleware(SecurityHeaders, strict_transport=not context.settings.is_loopback)
+    return app
+
+
+class SameOrigin:
+    """Refuses cookie-authenticated changes and WebSockets started by another site's page (request forgery)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and _crosses_origin(scope):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 4403, "reason": "another site's page may not connect"})
+                return
+            body = error_body(
+                "permission_denied", "This request came from another site's page", "Open Gleaner itself and try there."
+            )
+            await JSONResponse(body, 403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _crosses_origin(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if not origin or b"cookie" not in headers:
+        return False
+    if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    return bool(urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"))

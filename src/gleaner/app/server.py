@@ -1,0 +1,202 @@
+"""The app as one process: both doors on one event loop, ingest threads beside it, and a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import fcntl
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gleaner.app.assembly import build_context, start_parts, stop_parts
+from gleaner.app.context import Addresses, AppContext
+from gleaner.app.http.app_factory import create_app
+from gleaner.app.settings import Settings
+from gleaner.app.tls import ServerTls, server_tls
+
+if TYPE_CHECKING:
+    from grpclib.server import Server as GrpcServer
+
+log = logging.getLogger("gleaner.app")
+
+# A sync frame holds at most 16 MiB of payload beside its header.
+_WEBSOCKET_MESSAGE_BYTES = 24 << 20
+_STOP_S = 5
+
+
+class CannotStart(Exception):
+    """The app cannot run as asked; the message is one line that says what to do."""
+
+
+class AppServer:
+    """start() → running → stop(), both idempotent. Addresses are in `context.addresses` once started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.context: AppContext
+        self._resources = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Raises CannotStart or KeyProblem; leaves nothing behind when it does."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings, stack = self.settings, self._resources
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stack.enter_context(_only_app_of(settings.data_dir))
+        web_socket = stack.enter_context(_listen(settings.host, settings.port, "--port"))
+        grpc_socket = stack.enter_context(_listen(settings.host, settings.grpc_port, "--grpc-port"))
+        tls = server_tls(settings, _names(settings), dt.datetime.now(dt.UTC))
+
+        self.context = context = build_context(settings)
+        stack.callback(context.workers.shutdown, cancel_futures=True)
+        stack.callback(context.database.close)
+        context.events.attach(asyncio.get_running_loop())
+        context.addresses = _addresses(settings, web_socket, grpc_socket, tls)
+        await asyncio.to_thread(start_parts, context)
+        stack.push_async_callback(asyncio.to_thread, stop_parts, context)
+
+        grpc = await _serve_grpc(context, grpc_socket, tls.context(http2=True) if tls else None)
+        stack.push_async_callback(_close_grpc, grpc)
+        web = _WebServer(context, tls)
+        task = asyncio.create_task(web.serve(sockets=[web_socket]), name="web server")
+        stack.push_async_callback(_close_web, web, task)
+
+    async def stop(self) -> None:
+        await self._resources.aclose()
+
+    async def __aenter__(self) -> AppServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+
+async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[AppContext], None]) -> None:
+    """Runs the app until `stop` is set."""
+    async with AppServer(settings) as server:
+        on_ready(server.context)
+        await stop.wait()
+
+
+class _WebServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has one place for those."""
+
+    def __init__(self, context: AppContext, tls: ServerTls | None) -> None:
+        config = uvicorn.Config(
+            create_app(context),
+            ws="websockets-sansio",
+            ws_max_size=_WEBSOCKET_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_S,
+            ssl_certfile=tls.cert_file if tls else None,
+            ssl_keyfile=tls.key_file if tls else None,
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve_grpc(context: AppContext, sock: socket.socket, tls: ssl.SSLContext | None) -> GrpcServer:
+    from grpclib.server import Server
+
+    # `build_handlers(context)` returns every service of the gRPC door.
+    from gleaner.app.rpc.handlers import build_handlers
+
+    server = Server(build_handlers(context))
+    await server.start(sock=sock, ssl=tls)
+    return server
+
+
+async def _close_grpc(server: GrpcServer) -> None:
+    server.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.wait_closed(), _STOP_S)
+
+
+async def _close_web(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await task
+
+
+@contextlib.contextmanager
+def _only_app_of(data_dir: Path) -> Iterator[None]:
+    """Two apps on one folder would both write packs and adopt each other's."""
+    handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise CannotStart(
+                f"Another gleaner app is already using {data_dir}. Stop it first, or choose another --data-dir."
+            ) from err
+        yield
+    finally:
+        os.close(handle)
+
+
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as err:
+        sock.close()
+        raise CannotStart(
+            f"Cannot listen on {host}:{port}: {err.strerror}. Choose another port with {flag}, or stop what uses it."
+        ) from err
+    sock.setblocking(False)
+    return sock
+
+
+def _names(settings: Settings) -> list[str]:
+    """Every name and address clients may use to reach this app, for the certificate."""
+    names = {"localhost", "127.0.0.1", socket.gethostname(), settings.public_host, settings.host} - {
+        "",
+        "0.0.0.0",
+        "::",
+    }
+    return sorted(names | {_outward_address()})
+
+
+def _outward_address() -> str:
+    """This machine's address on its network, found without sending anything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: connect on UDP only picks a route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _addresses(settings: Settings, web: socket.socket, grpc: socket.socket, tls: ServerTls | None) -> Addresses:
+    host = settings.public_host or (settings.host if settings.host not in ("0.0.0.0", "::") else _outward_address())
+    host = f"[{host}]" if ":" in host else host
+    scheme = "https" if tls else "http"
+    return Addresses(
+        web=f"{scheme}://{host}:{web.getsockname()[1]}",
+        grpc=f"{scheme}://{host}:{grpc.getsockname()[1]}",
+        ca_certificate=tls.ca_certificate if tls else "",
+        fingerprint=tls.fingerprint if tls else "",
+    )
