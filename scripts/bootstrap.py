@@ -26,8 +26,7 @@ def fail(line, hint=""):
 
 def digest(paths):
     found = hashlib.sha256()
-    for path in paths:
-        path = os.path.join(ROOT, path)
+    for path in [os.path.join(ROOT, name) for name in paths]:
         files = [path]
         if os.path.isdir(path):
             files = []
@@ -91,7 +90,10 @@ def make_venv():
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        fail("This Python cannot make virtual environments (the venv module is missing).", "On Debian or Ubuntu: sudo apt install python3-venv")
+        fail(
+            "This Python cannot make virtual environments (the venv module is missing).",
+            "On Debian or Ubuntu: sudo apt install python3-venv",
+        )
     if os.path.isdir(VENV):
         shutil.rmtree(VENV)
     step("Making a virtual environment in .venv", [sys.executable, "-m", "venv", VENV])
@@ -117,7 +119,16 @@ def main():
                 return
     sys.stderr.write("Setting Gleaner up (once; later starts take seconds)\n")
     make_venv()
-    pip = [python_of_venv(), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", os.path.join(ROOT, "constraints.txt")]
+    pip = [
+        python_of_venv(),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "-c",
+        os.path.join(ROOT, "constraints.txt"),
+    ]
     install_torch(pip)
     # Editable, so that a newcomer's change to the source is what runs; the build hook makes the web pages on the way.
     step("Installing Gleaner, its libraries and the web pages", pip + ["-e", ROOT + "[" + extra + "]"])

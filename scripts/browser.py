@@ -14,11 +14,18 @@ def main() -> None:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment, **quiet)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=False, env=environment, **quiet)
+        subprocess.run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
+            check=False,
+            env=environment,
+            **quiet,
+        )
         if shutil.which("chromium"):
             return
     print("  Downloading Chromium for the browser tests (Playwright)", file=sys.stderr)
-    if subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False, stdout=subprocess.DEVNULL).returncode:
+    if subprocess.run(
+        [sys.executable, "-m", "playwright", "install", "chromium"], check=False, stdout=subprocess.DEVNULL
+    ).returncode:
         print("  No Chromium could be installed: the browser tests will be skipped.", file=sys.stderr)
 
 

@@ -10,16 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM_ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,5 +44,7 @@ def chromium_path() -> str:
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     if not Path(path).exists():
-        pytest.skip("no Chromium on this machine: install Debian's chromium package or run `playwright install chromium`")
+        pytest.skip(
+            "no Chromium on this machine: install Debian's chromium package or run `playwright install chromium`"
+        )
     return path

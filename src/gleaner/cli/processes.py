@@ -61,7 +61,7 @@ def start(name: str, command: Sequence[str], log: Path, environment: dict[str, s
             stdout=handle,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock can be held by it
             env={**os.environ, **(environment or {})},
         )
     return Child(name, process, log)

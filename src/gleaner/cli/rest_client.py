@@ -1,0 +1,59 @@
+"""A small client of the app's REST API for Gleaner's own commands."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from http.cookiejar import CookieJar
+from typing import Any
+
+
+class RestError(Exception):
+    """The app refused, or could not be reached; the text says what and why."""
+
+
+class RestClient:
+    def __init__(self, address: str, timeout_s: float = 20.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        # No proxy: the app is addressed directly, also where the environment names a proxy for the internet.
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(CookieJar())
+        )
+
+    def log_in(self, link: str) -> None:
+        """Follows a one-time login link; the cookie stays with this client."""
+        self._send(urllib.request.Request(link))
+
+    def get(self, path: str) -> Any:
+        return self._json("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._json("POST", path, body)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._json("PUT", path, body)
+
+    def _json(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(f"{self._address}/api{path}", method=method)
+        request.add_header("Origin", self._address)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        return json.loads(self._send(request) or b"null")
+
+    def _send(self, request: urllib.request.Request) -> bytes:
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            text = error.read().decode("utf-8", "replace")
+            try:
+                problem = json.loads(text)["error"]
+                text = " ".join(part for part in (problem["message"], problem.get("hint", "")) if part)
+            except (ValueError, KeyError, TypeError):
+                text = text[:300]
+            raise RestError(f"{request.get_method()} {request.full_url} answered {error.code}: {text}") from error
+        except OSError as error:
+            raise RestError(f"{request.full_url} cannot be reached: {error}") from error
