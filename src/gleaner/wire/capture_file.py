@@ -1,0 +1,274 @@
+"""Viam's capture-file framing, with a checksum that Viam's readers skip.
+
+Layout: `varint length | DataCaptureMetadata`, then `varint length | SensorData`, again and again. Every message that we
+write ends with the unknown field 60001 (fixed32): CRC-32 of the message's bytes before that field. A message that
+carries it is *sealed*.
+
+Invariants of reading:
+- a file whose header is sealed yields sealed records only; after damage in a tabular file reading goes on at the next
+  record whose checksum fits (a binary file holds one record, so nothing is searched for inside its payload);
+- a file without any seal (written by viam-server) yields the records that parse, up to the first that does not;
+- a sealed record under an unsealed header means the header is damaged: nothing is yielded, because the component, the
+  method and the tags would be guesses.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from zlib import crc32
+
+from google.protobuf.message import DecodeError
+from viam.proto.app.datasync import DataCaptureMetadata, DataType, SensorData
+
+from gleaner.wire.sensor_data import varint
+
+CRC_FIELD_NUMBER = 60001
+CRC_TAG = varint(CRC_FIELD_NUMBER << 3 | 5)
+SEAL_BYTES = len(CRC_TAG) + 4
+MIN_RECORD_BYTES = SEAL_BYTES + 1
+
+IN_PROGRESS_SUFFIX = ".prog"
+COMPLETE_SUFFIX = ".capture"
+
+BINARY_METHODS = frozenset(
+    ("NextPointCloud", "ReadImage", "PointCloudMap", "GetImages", "CaptureAllFromCamera", "GetAudio")
+)
+"""Methods whose files hold exactly one binary record each; every other method is tabular."""
+
+MIME_EXTENSIONS = {
+    "image/jpeg": ".jpeg",
+    "image/png": ".png",
+    "image/vnd.viam.dep": ".dep",
+    "image/vnd.viam.rgba": ".rgba",
+    "pointcloud/pcd": ".pcd",
+    "video/mp4": ".mp4",
+    "audio/wav": ".wav",
+    "audio/mpeg": ".mp3",
+}
+
+
+class CaptureFileError(ValueError):
+    """The file says nothing reliable: its header is missing, cut or damaged. The message says which."""
+
+
+class _Seal(Enum):
+    ABSENT = "absent"
+    GOOD = "good"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes `start` to `end` of one message, without its length prefix."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the usable messages of a capture file lie."""
+
+    header: Span
+    records: tuple[Span, ...]
+    sealed: bool
+    good_end: int
+    """Behind the last usable record; what follows is damage or a torn tail."""
+    damaged_bytes: int
+    """Bytes that belong to no usable message, the torn tail included."""
+
+
+@dataclass(frozen=True)
+class CaptureFile:
+    metadata: DataCaptureMetadata
+    records: tuple[SensorData, ...]
+    layout: Layout
+
+
+def extension_for(mime_type: str, otherwise: str = "") -> str:
+    return MIME_EXTENSIONS.get(mime_type, otherwise)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def frame(parts: Sequence[bytes]) -> list[bytes]:
+    """The bytes to append for one message given in parts: length, parts, seal. For `os.writev`; copies no payload."""
+    checksum = size = 0
+    for part in parts:
+        checksum = crc32(part, checksum)
+        size += len(part)
+    return [varint(size + SEAL_BYTES), *parts, CRC_TAG + struct.pack("<I", checksum)]
+
+
+def encode_header(metadata: DataCaptureMetadata) -> bytes:
+    """The beginning of a capture file."""
+    return b"".join(frame([metadata.SerializeToString(deterministic=True)]))
+
+
+def encode_record(message: bytes | SensorData) -> bytes:
+    """One framed and sealed record, from serialized SensorData."""
+    body = message if isinstance(message, bytes) else message.SerializeToString()
+    return b"".join(frame([body]))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_capture(data: bytes | memoryview) -> CaptureFile:
+    """Raises CaptureFileError; damage behind the header only costs the damaged records."""
+    layout = find_layout(data)
+    view = memoryview(data)
+    metadata = _parse_metadata(view[layout.header.start : layout.header.end])
+    records = tuple(SensorData.FromString(bytes(view[span.start : span.end])) for span in layout.records)
+    return CaptureFile(metadata, records, layout)
+
+
+def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
+    """The usable records one at a time: for big files, where only one should be in memory."""
+    view = memoryview(data)
+    for span in find_layout(data).records:
+        yield SensorData.FromString(bytes(view[span.start : span.end]))
+
+
+def find_layout(data: bytes | memoryview) -> Layout:
+    """Finds header and usable records. Raises CaptureFileError when the header cannot be trusted."""
+    data = data if isinstance(data, bytes) else bytes(data)
+    header = _frame_at(data, 0)
+    if header is None:
+        raise CaptureFileError("the capture file is cut off inside its header")
+    seal = _seal_of(data, header)
+    if seal is _Seal.BROKEN:
+        raise CaptureFileError("the capture file's header is damaged: its checksum does not fit")
+    metadata = _parse_metadata(memoryview(data)[header.start : header.end])
+    is_tabular = metadata.type == DataType.DATA_TYPE_TABULAR_SENSOR
+    if seal is _Seal.GOOD:
+        records = list(_sealed_records(data, header.end, resync=is_tabular))
+    else:
+        records = _unsealed_records(data, header.end, is_tabular)
+    return _layout(data, header, records, seal is _Seal.GOOD)
+
+
+def _layout(data: bytes, header: Span, records: list[Span], sealed: bool) -> Layout:
+    used = _framed_size(header) + sum(_framed_size(span) for span in records)
+    good_end = records[-1].end if records else header.end
+    return Layout(header, tuple(records), sealed, good_end, len(data) - used)
+
+
+def _framed_size(span: Span) -> int:
+    size = span.end - span.start
+    return len(varint(size)) + size
+
+
+def _parse_metadata(body: memoryview) -> DataCaptureMetadata:
+    try:
+        metadata: DataCaptureMetadata = DataCaptureMetadata.FromString(bytes(body))
+    except DecodeError as error:
+        raise CaptureFileError(
+            "the capture file's header cannot be decoded: it is damaged or not a capture file"
+        ) from error
+    if metadata.type not in (DataType.DATA_TYPE_BINARY_SENSOR, DataType.DATA_TYPE_TABULAR_SENSOR):
+        raise CaptureFileError(
+            f"the capture file's header has data type {metadata.type}, expected binary (1) or tabular (2)"
+        )
+    return metadata
+
+
+def _frame_at(data: bytes, position: int) -> Span | None:
+    """The message whose length prefix is at `position`, if it lies wholly inside the data."""
+    size = shift = 0
+    for index in range(position, min(position + 10, len(data))):
+        byte = data[index]
+        size |= (byte & 127) << shift
+        if byte < 128:
+            end = index + 1 + size
+            return Span(index + 1, end) if size and end <= len(data) else None
+        shift += 7
+    return None
+
+
+def _seal_of(data: bytes, span: Span) -> _Seal:
+    mark = span.end - SEAL_BYTES
+    if mark < span.start or data[mark : mark + len(CRC_TAG)] != CRC_TAG:
+        return _Seal.ABSENT
+    expected = int.from_bytes(data[span.end - 4 : span.end], "little")
+    return _Seal.GOOD if crc32(memoryview(data)[span.start : mark]) == expected else _Seal.BROKEN
+
+
+def _sealed_records(data: bytes, position: int, *, resync: bool) -> Iterator[Span]:
+    while position < len(data):
+        span = _frame_at(data, position)
+        if span is None or _seal_of(data, span) is not _Seal.GOOD:
+            span = _next_sealed(data, position) if resync else None
+            if span is None:
+                return
+        yield span
+        position = span.end
+
+
+def _next_sealed(data: bytes, position: int) -> Span | None:
+    """The next sealed record at or behind `position`, found by its seal, then by the length that leads to it."""
+    low = position
+    mark = data.find(CRC_TAG, position)
+    while mark >= 0:
+        end = mark + SEAL_BYTES
+        if end <= len(data):
+            span = _record_ending_at(data, low, end)
+            if span is not None:
+                return span
+            following = _frame_at(data, end)
+            if following is not None and _seal_of(data, following) is _Seal.GOOD:
+                return following
+        # Whatever failed is given up to here, so that the search stays linear however the bytes were made.
+        low = mark + 1
+        mark = data.find(CRC_TAG, low)
+    return None
+
+
+def _record_ending_at(data: bytes, low: int, end: int) -> Span | None:
+    """A record that starts at or behind `low`, ends at `end` and whose checksum fits."""
+    for start in range(end - MIN_RECORD_BYTES, low - 1, -1):
+        # Only the lengths that fit are worth a checksum: the last byte of a length prefix is below 128.
+        prefix = varint(end - start)
+        begin = start - len(prefix)
+        if begin >= low and data[begin:start] == prefix:
+            span = Span(start, end)
+            if _seal_of(data, span) is _Seal.GOOD:
+                return span
+    return None
+
+
+def _unsealed_records(data: bytes, position: int, is_tabular: bool) -> list[Span]:
+    records: list[Span] = []
+    while position < len(data):
+        span = _frame_at(data, position)
+        if span is None or not _is_plain_record(data, span, is_tabular):
+            break
+        records.append(span)
+        position = span.end
+    if _holds_seal(data, position, is_tabular):
+        raise CaptureFileError("the capture file's header is damaged: it lacks the checksum that its records have")
+    return records
+
+
+def _holds_seal(data: bytes, position: int, is_tabular: bool) -> bool:
+    if position >= len(data):
+        return False
+    if is_tabular:
+        return _next_sealed(data, position) is not None
+    return data[-SEAL_BYTES : len(data) - 4] == CRC_TAG
+
+
+def _is_plain_record(data: bytes, span: Span, is_tabular: bool) -> bool:
+    if _seal_of(data, span) is not _Seal.ABSENT:
+        return False
+    try:
+        record = SensorData.FromString(data[span.start : span.end])
+    except DecodeError:
+        return False
+    times: bool = record.metadata.HasField("time_requested") and record.metadata.HasField("time_received")
+    kind: str | None = record.WhichOneof("data")
+    return times and kind == ("struct" if is_tabular else "binary")
