@@ -1,0 +1,88 @@
+/** The one door to the app: every failure becomes an ApiError that says what failed and what to do next. */
+import type { Problem } from "./types";
+
+export class ApiError extends Error {
+  constructor(
+    /** HTTP status; 0 when the app could not be reached at all. */
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly hint = "",
+    readonly problems: Problem[] = [],
+  ) {
+    super(message);
+    this.name = "ApiError";
+  }
+}
+
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  return new ApiError(0, "unexpected", error instanceof Error ? error.message : String(error), "Reload the page; if it happens again, report it with these words.");
+}
+
+type Scalar = string | number | boolean | null | undefined;
+export type Query = Record<string, Scalar | readonly (string | number)[]>;
+
+/** `{tag: ["a","b"], kind: "image"}` → `tag=a&tag=b&kind=image`; empty values are left out. */
+export function queryString(query: Query = {}): string {
+  const params = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (Array.isArray(value)) for (const v of value) params.append(name, String(v));
+    else if (value !== undefined && value !== null && value !== "") params.set(name, String(value));
+  }
+  const text = params.toString();
+  return text ? `?${text}` : "";
+}
+
+/** `path` is below /api; pieces that come from data must go through `seg`. */
+export const url = (path: string, query?: Query) => `/api${path}${queryString(query)}`;
+export const seg = encodeURIComponent;
+
+let onUnauthenticated: () => void = () => {};
+export function whenUnauthenticated(handler: () => void) {
+  onUnauthenticated = handler;
+}
+
+async function failure(response: Response): Promise<ApiError> {
+  const body: unknown = await response.json().catch(() => null);
+  const error = (body as { error?: { code?: string; message?: string; hint?: string; problems?: Problem[] } } | null)?.error;
+  if (error?.message) return new ApiError(response.status, error.code ?? "", error.message, error.hint, error.problems);
+  return new ApiError(response.status, "unexpected", `The app answered ${response.status} ${response.statusText}`, "Look at the app's terminal for the cause.");
+}
+
+export async function request(method: string, path: string, options: { query?: Query; body?: unknown; signal?: AbortSignal } = {}): Promise<Response> {
+  const { query, body, signal } = options;
+  const form = body instanceof FormData;
+  let response: Response;
+  try {
+    response = await fetch(url(path, query), {
+      method,
+      signal,
+      credentials: "same-origin",
+      headers: body === undefined || form ? { accept: "application/json" } : { accept: "application/json", "content-type": "application/json" },
+      body: body === undefined ? undefined : form ? body : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError(0, "unreachable", "The app does not answer", "Check that `gleaner app` is running and that this computer can reach it. Nothing you typed is lost.");
+  }
+  if (response.ok) return response;
+  const error = await failure(response);
+  if (response.status === 401 && !path.startsWith("/auth/")) onUnauthenticated();
+  throw error;
+}
+
+async function json<T>(method: string, path: string, options?: Parameters<typeof request>[2]): Promise<T> {
+  const response = await request(method, path, options);
+  const text = await response.text();
+  return (text ? JSON.parse(text) : {}) as T;
+}
+
+export const api = {
+  get: <T>(path: string, query?: Query, signal?: AbortSignal) => json<T>("GET", path, { query, signal }),
+  post: <T>(path: string, body: unknown = {}, query?: Query) => json<T>("POST", path, { body, query }),
+  put: <T>(path: string, body: unknown, query?: Query) => json<T>("PUT", path, { body, query }),
+  patch: <T>(path: string, body: unknown, query?: Query) => json<T>("PATCH", path, { body, query }),
+  delete: <T>(path: string, query?: Query) => json<T>("DELETE", path, { query }),
+  bytes: async (path: string, query?: Query, signal?: AbortSignal) => (await request("GET", path, { query, signal })).arrayBuffer(),
+};
