@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib import import_module
 
@@ -24,10 +25,26 @@ NAMES: tuple[str, ...] = (
     "data_manager",
 )
 
+_LOG = logging.getLogger(__name__)
+
 
 @cache
 def all_specs() -> tuple[ModelSpec, ...]:
-    return tuple(import_module(f"{__name__}.{name}").SPEC for name in NAMES)
+    """Every model; a model whose file cannot be imported here is left out, with a warning, and the others work."""
+    specs = []
+    for name in NAMES:
+        try:
+            specs.append(load(name))
+        except ImportError as error:
+            _LOG.warning("model %s is not available on this machine: %s", name, error)
+    return tuple(specs)
+
+
+def load(name: str) -> ModelSpec:
+    """The spec in one file of this folder. Raises ImportError."""
+    spec = import_module(f"{__name__}.{name}").SPEC
+    assert isinstance(spec, ModelSpec)
+    return spec
 
 
 def find(api: str, model: str) -> ModelSpec | None:

@@ -1,0 +1,23 @@
+"""What a machine offers to its resources (`models.base.Host`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from viam.resource.base import ResourceBase
+
+from gleaner.wire.machine_config import CloudConfig, MachineConfig
+
+
+class MachineHost:
+    """`config` changes when a new configuration is applied; resources read it in `resources_changed`."""
+
+    def __init__(self, home: Path, cloud: CloudConfig | None) -> None:
+        self.config = MachineConfig(cloud=cloud)
+        self.home = home
+        self.cloud = cloud
+        self.find: Callable[[str, str], ResourceBase | None] = lambda _name, _subtype: None
+
+    def resource(self, name: str, subtype: str = "") -> ResourceBase | None:
+        return self.find(name, subtype)

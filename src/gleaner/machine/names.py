@@ -1,0 +1,41 @@
+"""Names of resources: `rdk:component:camera/cam` in full, `cam` in short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from viam.proto.common import ResourceName
+
+from gleaner.wire.machine_config import ResourceConfig
+
+
+@dataclass(frozen=True, order=True)
+class ResourceKey:
+    """API triplet and short name: unique in a machine."""
+
+    api: str
+    name: str
+
+    @property
+    def subtype(self) -> str:
+        return self.api.rpartition(":")[2]
+
+    def __str__(self) -> str:
+        return f"{self.api}/{self.name}"
+
+    def to_proto(self) -> ResourceName:
+        namespace, kind, subtype = self.api.split(":")
+        return ResourceName(namespace=namespace, type=kind, subtype=subtype, name=self.name)
+
+
+def key_of(config: ResourceConfig) -> ResourceKey:
+    return ResourceKey(config.api, config.name)
+
+
+def find_key(reference: str, keys: Iterable[ResourceKey], owner: ResourceKey | None = None) -> ResourceKey | None:
+    """The resource that a full or short name means; a resource never means itself by its own short name."""
+    for key in keys:
+        if reference == str(key) or (reference == key.name and key != owner):
+            return key
+    return None

@@ -1,0 +1,167 @@
+"""From a configuration to what has to be built, in dependency order. Pure: builds nothing, touches no device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from gleaner.machine.models.base import Attributes, ModelSpec
+from gleaner.machine.names import ResourceKey, find_key, key_of
+from gleaner.machine.placeholders import PackageLocation, PackageSource, Resolved, resolve
+from gleaner.wire.machine_config import MachineConfig, ResourceConfig, format_path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One resource: how to build it, or the `error` that says why that is impossible as configured."""
+
+    key: ResourceKey
+    path: str
+    """Where it stands in the configuration, e.g. `components[0]`."""
+    config: ResourceConfig
+    spec: ModelSpec | None = None
+    attributes: Attributes | None = None
+    dependencies: tuple[ResourceKey, ...] = ()
+    packages: tuple[PackageLocation, ...] = ()
+    error: str = ""
+    waits_for: str = ""
+    """What must arrive before it can be built, e.g. a package."""
+    fallback: str = ""
+    """Why it runs with an older package than the configured one."""
+    signature: str = field(default="", compare=False)
+    """Equal signatures build equal resources; capture settings, frames and log levels are not part of it."""
+
+    def differs_only_in_packages(self, other: Plan) -> bool:
+        return (
+            bool(self.packages)
+            and not (self.error or other.error or self.waits_for or other.waits_for)
+            and self.config.model == other.config.model
+            and self.config.attributes == other.config.attributes
+            and self.dependencies == other.dependencies
+        )
+
+
+def plan_resources(config: MachineConfig, specs: Sequence[ModelSpec], packages: PackageSource) -> list[Plan]:
+    """Every configured resource, dependencies first. Those on a cycle come last, with the cycle as their error."""
+    groups = (("components", config.components), ("services", config.services))
+    places = [(f"{group}[{i}]", resource) for group, resources in groups for i, resource in enumerate(resources)]
+    keys = [key_of(resource) for _path, resource in places]
+    plans = {key_of(resource): _plan(path, resource, keys, specs, packages) for path, resource in places}
+    return _in_dependency_order(plans)
+
+
+def _plan(
+    path: str, config: ResourceConfig, keys: Iterable[ResourceKey], specs: Sequence[ModelSpec], packages: PackageSource
+) -> Plan:
+    plan = Plan(key_of(config), path, config)
+    spec = next((s for s in specs if s.api == config.api and config.model in (s.model, *s.aliases)), None)
+    if spec is None:
+        return replace(plan, error=_unknown_model(path, config, specs))
+    resolved = resolve(config.attributes, packages)
+    if resolved.waits_for:
+        return replace(plan, spec=spec, waits_for=resolved.waits_for)
+    try:
+        attributes = spec.attributes.model_validate(resolved.attributes)
+    except ValidationError as error:
+        return replace(plan, spec=spec, error=_attribute_problems(path, error))
+    return _with_dependencies(replace(plan, spec=spec, attributes=attributes), resolved, keys)
+
+
+def _with_dependencies(plan: Plan, resolved: Resolved, keys: Iterable[ResourceKey]) -> Plan:
+    assert plan.spec is not None
+    known = list(keys)
+    found: list[ResourceKey] = []
+    try:
+        implicit = list(plan.spec.dependencies(plan.attributes))
+    except (AttributeError, TypeError, ValueError) as error:
+        return replace(plan, error=f"{plan.path}.attributes: its dependencies cannot be told: {error}")
+    for reference in [*implicit, *plan.config.depends_on]:
+        key = find_key(reference, known, plan.key)
+        if key is None:
+            place = f"{plan.path}.attributes" if reference in implicit else f"{plan.path}.depends_on"
+            return replace(plan, error=f"{place}: {_unknown_name(reference, known)}")
+        if key not in found:
+            found.append(key)
+    content = [plan.config.model, resolved.attributes, [str(key) for key in found]]
+    return replace(
+        plan,
+        dependencies=tuple(found),
+        packages=tuple(resolved.packages.values()),
+        fallback=resolved.fallback,
+        signature=json.dumps(content, sort_keys=True, default=str),
+    )
+
+
+def _unknown_model(path: str, config: ResourceConfig, specs: Sequence[ModelSpec]) -> str:
+    models = sorted(spec.model for spec in specs if spec.api == config.api)
+    if not models:
+        apis = sorted({spec.api for spec in specs})
+        return f"{path}.api: this machine has no models for {config.api}{_suggestion(config.api, apis)}"
+    return f"{path}.model: {config.model} is not a model of {config.api}{_suggestion(config.model, models)}"
+
+
+def _unknown_name(reference: str, keys: Sequence[ResourceKey]) -> str:
+    names = sorted({key.name for key in keys})
+    hint = _suggestion(reference, names) if names else ""
+    return f"depends on {reference!r}, which is not in the configuration{hint}"
+
+
+def _suggestion(wrong: str, right: Sequence[str]) -> str:
+    close = get_close_matches(wrong, right, n=1, cutoff=0.5)
+    guess = f". Did you mean {close[0]}?" if close else "."
+    return f"{guess} Known: {', '.join(right)}."
+
+
+def _attribute_problems(path: str, error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        place = format_path((f"{path}.attributes", *problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such attribute: check the spelling or remove it"
+        problems.append(f"{place}: {message}")
+    return "; ".join(problems)
+
+
+def _in_dependency_order(plans: Mapping[ResourceKey, Plan]) -> list[Plan]:
+    ordered: list[Plan] = []
+    done: set[ResourceKey] = set()
+    waiting = dict(plans)
+    while waiting:
+        free = [key for key, plan in waiting.items() if done.issuperset(plan.dependencies)]
+        if not free:
+            break
+        for key in free:
+            ordered.append(waiting.pop(key))
+            done.add(key)
+    for key, plan in waiting.items():
+        cycle = _cycle_from(key, waiting)
+        error = f"{plan.path}: depends on itself: {' → '.join(str(k) for k in cycle)}" if cycle else plan.error
+        ordered.append(replace(plan, error=error))
+    return ordered
+
+
+def _cycle_from(start: ResourceKey, plans: Mapping[ResourceKey, Plan]) -> list[Any]:
+    """The way from a resource back to itself, or nothing when it only hangs on a cycle of others."""
+    trail: list[ResourceKey] = []
+    seen: set[ResourceKey] = set()
+
+    def walk(key: ResourceKey) -> bool:
+        trail.append(key)
+        for dependency in plans[key].dependencies if key in plans else ():
+            if dependency == start:
+                trail.append(start)
+                return True
+            if dependency not in seen:
+                seen.add(dependency)
+                if walk(dependency):
+                    return True
+        trail.pop()
+        return False
+
+    return trail if walk(start) else []
