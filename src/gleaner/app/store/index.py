@@ -1,0 +1,249 @@
+"""Writes records into the metadata, inside a transaction of the caller. Used by ingest, adoption and rebuild alike.
+
+The unique idempotency key decides what is new: `INSERT … ON CONFLICT DO NOTHING`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+
+from gleaner.app.store import tables as t
+from gleaner.app.store.pack_format import Position
+from gleaner.app.store.packs import WrittenPack
+from gleaner.app.store.records import RecordInfo
+
+
+class Outcome(Enum):
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class Entry:
+    info: RecordInfo
+    position: Position
+    revive: bool = False
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """`row` is the item's row or the readings batch's id, also of the earlier upload for a duplicate."""
+
+    outcome: Outcome
+    row: int
+    unknown_dataset_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the index has under an idempotency key."""
+
+    row: int
+    digest: bytes
+    deleted: bool
+
+
+def find(db: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, Known]:
+    """Which of the keys are stored already, as items or readings."""
+    found: dict[bytes, Known] = {}
+    for table, number in ((t.item, t.item.c.row), (t.readings_batch, t.readings_batch.c.id)):
+        columns = (table.c.idempotency_key, number, table.c.digest, table.c.deleted_ns)
+        for start in range(0, len(keys), 500):
+            wanted = table.c.idempotency_key.in_(keys[start : start + 500])
+            for key, row, digest, deleted in db.execute(sa.select(*columns).where(wanted)):
+                found[key] = Known(row, digest, deleted is not None)
+    return found
+
+
+def judge(info: RecordInfo, known: Known) -> Outcome:
+    return Outcome.DUPLICATE if known.digest == info.digest else Outcome.CONFLICT
+
+
+def insert(db: sa.Connection, pack: WrittenPack, entries: Sequence[Entry]) -> list[Indexed]:
+    """Adds a pack and its records; the answer follows the order of `entries`."""
+    pack_id = _insert_pack(db, pack)
+    origins = _origin_ids(db, [entry.info for entry in entries])
+    new = _insert_records(db, entries, origins, pack_id)
+    missing = [entry.info.idempotency_key for entry in entries if entry.info.idempotency_key not in new]
+    known = find(db, missing) if missing else {}
+    answers: list[Indexed] = []
+    fresh: list[tuple[Entry, int]] = []
+    count = 0
+    for entry in entries:
+        key = entry.info.idempotency_key
+        if key in new:
+            row, is_new = new.pop(key), True
+        else:
+            earlier = known.get(key)
+            if earlier is None:  # twice in one group: the first one of them was new
+                row, is_new = next(row for other, row in fresh if other.info.idempotency_key == key), False
+            elif earlier.deleted and entry.revive and judge(entry.info, earlier) is Outcome.DUPLICATE:
+                _revive(db, earlier.row, entry, pack_id)
+                row, is_new = earlier.row, True
+            else:
+                answers.append(Indexed(judge(entry.info, earlier), earlier.row))
+                continue
+        if is_new:
+            fresh.append((entry, row))
+            count += 1
+        answers.append(Indexed(Outcome.STORED if is_new else Outcome.DUPLICATE, row))
+    unknown = _insert_details(db, [(e, row) for e, row in fresh if e.info.readings is None])
+    if count == 0:  # everything was known: the caller removes the pack
+        db.execute(t.pack.delete().where(t.pack.c.id == pack_id))
+    elif count != len(entries):
+        db.execute(t.pack.update().where(t.pack.c.id == pack_id).values(records=count))
+    return [Indexed(a.outcome, a.row, unknown.get(a.row, ())) for a in answers]
+
+
+def _insert_pack(db: sa.Connection, pack: WrittenPack) -> int:
+    row = db.execute(
+        t.pack.insert()
+        .values(name=pack.name, wrapped_key=pack.wrapped_key, records=len(pack.positions), created_ns=pack.created_ns)
+        .returning(t.pack.c.id)
+    )
+    return int(row.scalar_one())
+
+
+def _insert_records(
+    db: sa.Connection, entries: Sequence[Entry], origins: dict[tuple[str, ...], int], pack_id: int
+) -> dict[bytes, int]:
+    """New ones only: idempotency key → row."""
+    items = [e for e in entries if e.info.readings is None]
+    batches = [e for e in entries if e.info.readings is not None]
+    new: dict[bytes, int] = {}
+    for chosen, table, number, values in (
+        (items, t.item, t.item.c.row, _item_values),
+        (batches, t.readings_batch, t.readings_batch.c.id, _batch_values),
+    ):
+        if not chosen:
+            continue
+        statement = t.insert_ignoring(table, db.dialect.name).returning(number, table.c.idempotency_key)
+        rows = [_stored_values(e, origins[_origin_key(e.info)], pack_id) | values(e.info) for e in chosen]
+        new.update({bytes(key): row for row, key in db.execute(statement, rows)})
+    return new
+
+
+def _stored_values(entry: Entry, origin_id: int, pack_id: int) -> dict[str, Any]:
+    info, position = entry.info, entry.position
+    return {
+        "file_id": info.file_id,
+        "idempotency_key": info.idempotency_key,
+        "digest": info.digest,
+        "origin_id": origin_id,
+        "pack_id": pack_id,
+        "record_offset": position.record_offset,
+        "body_offset": position.body_offset,
+        "size_bytes": position.size,
+        "synced_ns": info.synced_ns,
+        "method_parameters": json.dumps(info.method_parameters) if info.method_parameters else "",
+    }
+
+
+def _item_values(info: RecordInfo) -> dict[str, Any]:
+    found = [{"label": one.label, "confidence": one.confidence} for one in info.classifications]
+    return {
+        "captured_ns": info.captured_ns,
+        "received_ns": info.received_ns,
+        "width": info.width,
+        "height": info.height,
+        "file_name": info.file_name,
+        "file_ext": info.file_ext,
+        "tag_count": len(info.tags),
+        "classifications": json.dumps(found) if found else "",
+    }
+
+
+def _batch_values(info: RecordInfo) -> dict[str, Any]:
+    summary = info.readings
+    assert summary is not None
+    return {
+        "count": summary.count,
+        "first_ns": summary.first_ns,
+        "last_ns": summary.last_ns,
+        "latest": summary.latest,
+        "tags": json.dumps(info.tags),
+    }
+
+
+def _revive(db: sa.Connection, row: int, entry: Entry, pack_id: int) -> None:
+    where = {
+        "pack_id": pack_id,
+        "record_offset": entry.position.record_offset,
+        "body_offset": entry.position.body_offset,
+    }
+    db.execute(t.item_tag.delete().where(t.item_tag.c.row == row))
+    db.execute(t.item_box.delete().where(t.item_box.c.row == row))
+    db.execute(
+        t.item.update().where(t.item.c.row == row).values(deleted_ns=None, tag_count=len(entry.info.tags), **where)
+    )
+
+
+def _insert_details(db: sa.Connection, fresh: Iterable[tuple[Entry, int]]) -> dict[int, tuple[str, ...]]:
+    """Tags, boxes and dataset memberships of new items; the answer names datasets that do not exist, by row."""
+    tags, boxes, wanted = [], [], []
+    for entry, row in fresh:
+        info = entry.info
+        tags += [{"row": row, "tag": tag} for tag in info.tags]
+        for box in info.boxes:
+            boxes.append({"id": str(uuid.uuid4()), "row": row, **box.__dict__})
+        wanted += [(dataset_id, row, info.place.organization_id) for dataset_id in info.dataset_ids]
+    if tags:
+        db.execute(t.item_tag.insert(), tags)
+    if boxes:
+        db.execute(t.item_box.insert(), boxes)
+    if not wanted:
+        return {}
+    known = {
+        (row.id, row.organization_id)
+        for row in db.execute(
+            sa.select(t.dataset.c.id, t.dataset.c.organization_id).where(t.dataset.c.id.in_({d for d, _, _ in wanted}))
+        )
+    }
+    members = [{"dataset_id": d, "row": row} for d, row, org in wanted if (d, org) in known]
+    if members:
+        db.execute(t.insert_ignoring(t.dataset_item, db.dialect.name), members)
+    unknown: dict[int, tuple[str, ...]] = {}
+    for dataset_id, row, org in wanted:
+        if (dataset_id, org) not in known:
+            unknown[row] = (*unknown.get(row, ()), dataset_id)
+    return unknown
+
+
+def _origin_key(info: RecordInfo) -> tuple[str, ...]:
+    place = info.place
+    return (
+        place.organization_id,
+        place.location_id,
+        place.machine_id,
+        place.part_id,
+        info.component_type,
+        info.component_name,
+        info.method,
+        info.mime_type,
+        info.kind,
+    )
+
+
+def _origin_ids(db: sa.Connection, infos: Sequence[RecordInfo]) -> dict[tuple[str, ...], int]:
+    """The origin of each record, made if new; the names of its place follow the fleet."""
+    found: dict[tuple[str, ...], int] = {}
+    for key, info in {_origin_key(info): info for info in infos}.items():
+        same = sa.and_(*(t.origin.c[name] == value for name, value in zip(t.ORIGIN_KEY, key, strict=True)))
+        names = {name: getattr(info.place, name) for name in t.ORIGIN_NAMES}
+        row = db.execute(sa.select(t.origin).where(same)).mappings().one_or_none()
+        if row is None:
+            values = dict(zip(t.ORIGIN_KEY, key, strict=True)) | names
+            found[key] = int(db.execute(t.origin.insert().values(**values).returning(t.origin.c.id)).scalar_one())
+            continue
+        found[key] = int(row["id"])
+        if any(row[name] != value for name, value in names.items()):
+            db.execute(t.origin.update().where(t.origin.c.id == row["id"]).values(**names))
+    return found
