@@ -1,0 +1,447 @@
+"""What camera models share: where pictures come from, how they are encoded, and the viam-sdk camera that serves them.
+
+A `FrameSource` has one life: `start() → read()… → stop()`. Two kinds:
+- `OnDemandSource` makes a picture when somebody asks, at most `frame_rate` a second, in one named thread;
+- `DriverSource` runs a driver in one named thread that publishes shots as they happen, and starts it again when it is lost.
+
+Nobody asking costs no rendering, decoding or encoding. Callers may sit on any event loop.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from grpclib import Status
+from pydantic import BaseModel, Field
+from viam.components.camera import Camera
+from viam.errors import ViamGRPCError
+from viam.media.video import CameraMimeType, NamedImage
+from viam.proto.common import Geometry, ResponseMetadata
+from viam.proto.component.camera import GetPropertiesResponse, IntrinsicParameters
+
+from gleaner.machine.models.base import CaptureMethod
+
+BgrFrame = npt.NDArray[np.uint8]
+
+DEFAULT_TIMEOUT_S = 10.0
+SOURCE_NAME = ""
+"""Of the only image of a camera with one imager, as Viam's transform camera has it. A captured picture is labelled with its source
+name, so any word here would turn up as a label in the gallery."""
+
+
+class ReadImageParams(BaseModel):
+    """Capture one picture in a given format."""
+
+    mime_type: Literal["image/jpeg", "image/png"] = Field(
+        default="image/jpeg", title="Mime type", description="Format the picture is stored in."
+    )
+
+
+class GetImagesParams(BaseModel):
+    """Capture all pictures of a camera."""
+
+    filter_source_names: list[str] = Field(
+        default_factory=list, title="Sources", description="Capture only these imagers of the camera; empty captures all of them."
+    )
+
+
+CAMERA_CAPTURE = (
+    CaptureMethod("GetImages", "All images", 1.0, GetImagesParams),
+    CaptureMethod("ReadImage", "One image", 1.0, ReadImageParams),
+)
+
+
+def quality_field() -> Any:
+    return Field(default=85, ge=1, le=100, title="JPEG quality", description="Higher is sharper and larger.", json_schema_extra={"unit": "%"})
+
+
+def frame_rate_field(default: float, description: str = "Most pictures per second.") -> Any:
+    return Field(default=default, gt=0, le=240, title="Frame rate", description=description, json_schema_extra={"unit": "Hz"})
+
+
+class CameraProblem(ViamGRPCError):
+    """A picture could not be given. The message says which camera, why, and what to do."""
+
+    def __init__(self, message: str, grpc_code: Status = Status.UNAVAILABLE) -> None:
+        super().__init__(message, grpc_code)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SourceState(StrEnum):
+    """STOPPED → STARTING → RUNNING ⇄ LOST → STOPPED."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One encoded picture and when the light fell on the sensor."""
+
+    data: bytes
+    mime_type: str
+    width_px: int
+    height_px: int
+    captured_at_ns: int
+
+
+class SizedImage(NamedImage):
+    """A NamedImage of known size. The SDK's own constructor walks a JPEG byte by byte and can run past its end."""
+
+    def __init__(self, name: str, picture: Picture) -> None:
+        self.name = name
+        self._data = picture.data
+        self._mime_type = CameraMimeType.from_string(picture.mime_type)
+        self._width, self._height = picture.width_px, picture.height_px
+
+
+def encode_jpeg(frame: BgrFrame, quality: int) -> bytes:
+    """(height, width, 3) BGR → JPEG."""
+    import simplejpeg
+
+    return bytes(
+        simplejpeg.encode_jpeg(
+            np.ascontiguousarray(frame), quality=quality, colorspace="BGR", colorsubsampling="420", fastdct=True
+        )
+    )
+
+
+def jpeg_picture(frame: BgrFrame, quality: int, captured_at_ns: int) -> Picture:
+    return Picture(encode_jpeg(frame, quality), "image/jpeg", frame.shape[1], frame.shape[0], captured_at_ns)
+
+
+def decode_image(data: bytes) -> BgrFrame:
+    """JPEG, PNG and what else OpenCV reads → (height, width, 3) BGR, upright. Raises CameraProblem."""
+    import cv2
+
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if frame is None:
+        raise CameraProblem(
+            f"{len(data)} bytes are not a picture that can be read (JPEG, PNG, BMP, WebP, TIFF)", Status.DATA_LOSS
+        )
+    return np.asarray(frame, np.uint8)
+
+
+class FrameSource(abc.ABC):
+    """Where a camera's pictures come from."""
+
+    state: SourceState = SourceState.STOPPED
+    error: str = ""
+    frames: int = 0
+    """Pictures made so far."""
+
+    @abc.abstractmethod
+    def start(self) -> None: ...
+
+    @abc.abstractmethod
+    async def read(self, timeout_s: float) -> Picture:
+        """The newest picture, fresh by the source's own rate. Raises CameraProblem."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Releases the device and ends the thread; blocks for a bounded time. May be called twice."""
+
+
+class OnDemandSource(FrameSource):
+    """Calls `make` in a thread of its own when the last picture is older than one frame period; simultaneous callers share one."""
+
+    def __init__(
+        self, name: str, make: Callable[[], Picture], frame_rate: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._make = make
+        self._period_s = 1 / frame_rate
+        self._clock = clock
+        self._latest: Picture | None = None
+        self._made_at_s = 0.0
+        self._worker: ThreadPoolExecutor | None = None
+
+    def start(self) -> None:
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"camera-{self._name}")
+            self.state = SourceState.RUNNING
+
+    def warm_up(self, work: Callable[[], Any]) -> None:
+        """Does `work` in the source's thread before the first picture is asked for."""
+        if self._worker is not None:
+            self._worker.submit(work)
+
+    async def read(self, timeout_s: float) -> Picture:
+        fresh = self._fresh()
+        if fresh is not None:
+            return fresh
+        worker = self._worker
+        if worker is None:
+            raise CameraProblem(
+                f"camera {self._name} is closed: it was removed or is being reconfigured, ask again in a moment"
+            )
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(worker.submit(self._produce)), timeout_s)
+        except TimeoutError:
+            raise CameraProblem(
+                f"camera {self._name} made no picture within {timeout_s:g} s", Status.DEADLINE_EXCEEDED
+            ) from None
+        except RuntimeError as error:
+            raise CameraProblem(f"camera {self._name} was closed while a picture was asked for") from error
+
+    def _fresh(self) -> Picture | None:
+        return self._latest if self._latest is not None and self._clock() - self._made_at_s < self._period_s else None
+
+    def _produce(self) -> Picture:
+        fresh = self._fresh()
+        if fresh is not None:
+            return fresh
+        started_s = self._clock()
+        try:
+            self._latest = self._make()
+        except CameraProblem as problem:
+            self.state, self.error = SourceState.LOST, str(problem)
+            raise
+        self.state, self.error = SourceState.RUNNING, ""
+        self._made_at_s = started_s
+        self.frames += 1
+        return self._latest
+
+    def stop(self) -> None:
+        worker, self._worker = self._worker, None
+        self.state = SourceState.STOPPED
+        self._latest = None
+        if worker is not None:
+            worker.shutdown(wait=True, cancel_futures=True)
+
+
+class DeviceLost(Exception):
+    """The driver cannot go on: unplugged, end of stream, refused. It is opened again after a while."""
+
+
+class Feed:
+    """The driver's side of a DriverSource."""
+
+    def __init__(self, publish: Callable[[Callable[[], Picture]], None], idle_after_s: float) -> None:
+        self.publish = publish
+        """Offers a shot: a function that encodes it, called only if somebody reads it."""
+        self.stopping = threading.Event()
+        self._asked = threading.Condition()
+        self._asked_at_s = time.monotonic()
+        self._idle_after_s = idle_after_s
+
+    def is_wanted(self) -> bool:
+        """Somebody asked for a picture lately."""
+        return time.monotonic() - self._asked_at_s < self._idle_after_s
+
+    def wait_until_wanted(self) -> None:
+        with self._asked:
+            self._asked.wait_for(lambda: self.is_wanted() or self.stopping.is_set())
+
+    def ask(self) -> None:
+        with self._asked:
+            self._asked_at_s = time.monotonic()
+            self._asked.notify_all()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        with self._asked:
+            self._asked.notify_all()
+
+
+class DriverSource(FrameSource):
+    """Runs `drive` in a named thread. `drive` opens the device, publishes shots until `feed.stopping`, and raises DeviceLost.
+
+    `drive` must look at `feed.stopping` at least every `join_s` seconds: reads need a time-out.
+    """
+
+    def __init__(self, name: str, drive: Callable[[Feed], None], log: logging.Logger, *, max_age_s: float, retry_s: float = 1.0,
+                 join_s: float = 6.0, idle_after_s: float = 3.0) -> None:  # fmt: skip
+        self._name = name
+        self._drive = drive
+        self._log = log
+        self._max_age_s = max_age_s
+        self._retry_s = retry_s
+        self._join_s = join_s
+        self._feed = Feed(self._publish, idle_after_s)
+        self._lock = threading.Lock()
+        self._newest: tuple[float, _Lazy] | None = None
+        self._waiting: list[Future[_Lazy]] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self.state = SourceState.STARTING
+            self._thread = threading.Thread(target=self._run, name=f"camera-{self._name}")
+            self._thread.start()
+
+    async def read(self, timeout_s: float) -> Picture:
+        if self.state is SourceState.STOPPED:
+            raise CameraProblem(
+                f"camera {self._name} is closed: it was removed or is being reconfigured, ask again in a moment"
+            )
+        waiting: Future[_Lazy] = Future()
+        with self._lock:
+            newest = self._newest
+            if newest is not None and time.monotonic() - newest[0] <= self._max_age_s:
+                waiting.set_result(newest[1])
+            else:
+                self._waiting.append(waiting)
+        self._feed.ask()
+        if self.state is SourceState.LOST and not waiting.done():
+            timeout_s = min(
+                timeout_s, self._retry_s + 1.0
+            )  # it may just be coming back; do not hold the caller for long
+        try:
+            lazy = await asyncio.wait_for(asyncio.wrap_future(waiting), timeout_s)
+        except TimeoutError:
+            raise CameraProblem(
+                self.error or f"camera {self._name} gave no picture within {timeout_s:g} s: check its cable or address"
+            ) from None
+        finally:
+            with self._lock:
+                if waiting in self._waiting:
+                    self._waiting.remove(waiting)
+        return await asyncio.to_thread(lazy.picture)
+
+    def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        self._feed.stop()
+        self.state = SourceState.STOPPED
+        if thread is not None:
+            thread.join(self._join_s)
+            if thread.is_alive():
+                self._log.warning(
+                    "camera %s: its driver did not end within %g s; it ends when the device answers",
+                    self._name,
+                    self._join_s,
+                )
+
+    def _publish(self, make: Callable[[], Picture]) -> None:
+        if self.state in (SourceState.STARTING, SourceState.LOST):
+            if self.state is SourceState.LOST:
+                self._log.info("camera %s is back", self._name)
+            self.state, self.error = SourceState.RUNNING, ""
+        lazy = _Lazy(make)
+        with self._lock:
+            self.frames += 1
+            self._newest = (time.monotonic(), lazy)
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(lazy)
+
+    def _run(self) -> None:
+        while not self._feed.stopping.is_set():
+            try:
+                self._drive(self._feed)
+            except DeviceLost as lost:
+                self._lose(str(lost))
+            except Exception as error:  # noqa: BLE001 - top of the thread: an unknown driver fault is a visible state and is retried
+                self._lose(f"camera {self._name}: {type(error).__name__}: {error}")
+            self._feed.stopping.wait(self._retry_s)
+
+    def _lose(self, why: str) -> None:
+        if self._feed.stopping.is_set():
+            return
+        if self.state is not SourceState.LOST or self.error != why:
+            self._log.warning("%s (trying again every %g s)", why, self._retry_s)
+        self.state, self.error = SourceState.LOST, why
+
+
+class _Lazy:
+    """A shot that is encoded once, by the first reader."""
+
+    def __init__(self, make: Callable[[], Picture]) -> None:
+        self._make: Callable[[], Picture] | None = make
+        self._picture: Picture | None = None
+        self._lock = threading.Lock()
+
+    def picture(self) -> Picture:
+        with self._lock:
+            if self._picture is None:
+                assert self._make is not None
+                self._picture, self._make = self._make(), None
+            return self._picture
+
+
+class FrameCamera(Camera):
+    """A viam-sdk camera on a FrameSource: one colour picture per read."""
+
+    def __init__(self, name: str, source: FrameSource, *, frame_rate: float = 0.0, intrinsics: IntrinsicParameters | None = None,
+                 on_close: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+        super().__init__(name)
+        self.source = source
+        self._frame_rate = frame_rate
+        self._intrinsics = intrinsics
+        self._on_close = on_close
+        self._closed = False
+
+    async def get_images(
+        self,
+        *,
+        filter_source_names: Sequence[str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> tuple[Sequence[NamedImage], ResponseMetadata]:
+        check_source_filter(self.name, filter_source_names, SOURCE_NAME)
+        picture = await self.source.read(DEFAULT_TIMEOUT_S if timeout is None else timeout)
+        return [SizedImage(SOURCE_NAME, picture)], response_metadata(picture.captured_at_ns)
+
+    async def get_point_cloud(
+        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
+    ) -> tuple[bytes, str]:
+        raise CameraProblem(f"camera {self.name} has no depth, so it has no point cloud", Status.UNIMPLEMENTED)
+
+    async def get_properties(self, *, timeout: float | None = None, **_: Any) -> GetPropertiesResponse:
+        return GetPropertiesResponse(
+            supports_pcd=False,
+            mime_types=["image/jpeg"],
+            frame_rate=self._frame_rate,
+            intrinsic_parameters=self._intrinsics,
+        )
+
+    async def get_geometries(
+        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> Sequence[Geometry]:
+        return []
+
+    async def get_status(self, *, timeout: float | None = None, **_: Any) -> Mapping[str, Any]:
+        return {"state": str(self.source.state), "error": self.source.error, "frames": self.source.frames}
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self.source.stop)
+            self._on_close()
+
+
+def check_source_filter(camera: str, names: Sequence[str] | None, *known: str) -> None:
+    """Raises CameraProblem (INVALID_ARGUMENT) for a name given twice or a source this camera does not have."""
+    names = list(names or ())
+    if len(set(names)) != len(names):
+        raise CameraProblem(
+            f"camera {camera}: filter_source_names lists a name twice: {', '.join(names)}", Status.INVALID_ARGUMENT
+        )
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise CameraProblem(
+            f"camera {camera} has no source {unknown[0]!r}: it has a single one; leave filter_source_names empty", Status.INVALID_ARGUMENT
+        )
+
+
+def response_metadata(captured_at_ns: int) -> ResponseMetadata:
+    metadata = ResponseMetadata()
+    metadata.captured_at.FromNanoseconds(captured_at_ns)
+    return metadata
