@@ -1,4 +1,6 @@
 /** The keyboard map: pages register what they understand, `?` shows it all. */
+import { untrack } from "svelte";
+
 export type Shortcut = {
   /** As shown and matched: "?", "g d", "Mod+s", "Escape", "ArrowLeft". Mod is Ctrl, or Cmd on a Mac. */
   keys: string;
@@ -36,7 +38,7 @@ class Shortcuts {
 
   /** Registers while a page is shown: `$effect(() => shortcuts.add([...]))`. */
   add(list: Shortcut[]): () => void {
-    this.all = [...this.all, ...list];
+    this.all = [...untrack(() => this.all), ...list]; // called in effects, which must not depend on the map they change
     return () => (this.all = this.all.filter((s) => !list.includes(s)));
   }
 
