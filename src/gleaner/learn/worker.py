@@ -1,0 +1,101 @@
+"""`python -m gleaner.learn.worker <run dir>`: one training run as a child process.
+
+stdout carries events and nothing else; whatever a library prints goes to stderr. The process ends with 0 after `done`,
+1 after `failed`, 143 when it was told to stop. `docs/architecture.md` "Training run" is the contract.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from gleaner.learn.errors import Canceled, RunProblem
+from gleaner.learn.events import Events
+from gleaner.learn.request import check_examples, read_examples, read_request
+from gleaner.learn.threads import prepare_environment
+
+EXIT_DONE, EXIT_FAILED, EXIT_CANCELED = 0, 1, 143
+
+
+def main(arguments: list[str]) -> int:
+    started = time.monotonic()
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m gleaner.learn.worker <run dir>\n")
+        return 2
+    signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(signal.SIGINT, _cancel)
+    events = Events(_claim_stdout())
+    try:
+        train(Path(arguments[0]).resolve(), events, started)
+    except Canceled:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        events.log("Canceled")
+        return EXIT_CANCELED
+    except RunProblem as problem:
+        events.failed(problem.message, problem.hint)
+        return EXIT_FAILED
+    except MemoryError:
+        events.failed("The computer ran out of memory.", "Train on fewer pictures, or close other programs.")
+        return EXIT_FAILED
+    except BrokenPipeError:
+        return EXIT_CANCELED  # whoever started the run is gone
+    except Exception as error:  # noqa: BLE001 - top of the process: becomes the run's visible state
+        traceback.print_exc()
+        events.log(traceback.format_exc(), level="error")
+        events.failed(
+            f"Training stopped on an unexpected error: {type(error).__name__}: {error}",
+            "Look at the run's log; if the dataset is fine, this is a mistake in Gleaner: please report it with the log.",
+        )
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def train(run_dir: Path, events: Events, started: float) -> None:
+    """Checks everything that can be checked without torch first: a mistake shows in a fraction of a second."""
+    request = read_request(run_dir)
+    examples, skipped = read_examples(run_dir, request)
+    check_examples([example.labels for example in examples], request)
+    events.progress(0.0, "starting", request.budget_s)
+    classify = _import_classify()
+    surroundings = classify.Surroundings(run_dir, events, lambda: time.monotonic() - started)
+    classify.ClassificationRun(request, surroundings).run(examples, skipped)
+    events.progress(1.0, "done", 0.0)
+    events.done()
+
+
+def _import_classify():  # type: ignore[no-untyped-def]
+    prepare_environment()
+    try:
+        from gleaner.learn import classify
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "gleaner":
+            raise
+        raise RunProblem(
+            f"Training needs {error.name}, which is not installed here.", "Run: pip install 'gleaner[train]'"
+        ) from error
+    return classify
+
+
+def _claim_stdout() -> TextIO:
+    """The real stdout for events; file descriptor 1 becomes stderr, for prints from Python and from C alike."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return own
+
+
+def _cancel(_signal: int, _frame: FrameType | None) -> None:
+    raise Canceled
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    # torch's and the readers' threads need not be joined: the output folder is complete or absent.
+    os._exit(status)
