@@ -8,6 +8,7 @@ from gleaner.app.context import AppContext
 from gleaner.app.database import Database
 from gleaner.app.events import EventBus
 from gleaner.app.keys import Keys
+from gleaner.app.services.fleet_assembly import build_fleet, build_training, start_fleet, stop_fleet
 from gleaner.app.settings import Settings
 
 
@@ -16,29 +17,25 @@ def build_context(settings: Settings) -> AppContext:
     keys = Keys.open(settings.data_dir, os.environ, settings.key_command)
     database = _open_database(settings, keys)
     context = AppContext(settings, database, EventBus(), keys)
-    _build_fleet(context)
+    build_fleet(context)
     _build_store(context)
+    build_training(context)
     return context
 
 
 def start_parts(context: AppContext) -> None:
     """Makes the tables and the first owner, then starts threads. Runs in a worker thread; blocking is fine."""
     context.database.create_tables()
-    context.auth.bootstrap(context.settings.owner_email)
+    start_fleet(context)
 
 
 def stop_parts(context: AppContext) -> None:
     """The reverse; every upload already taken is committed and acknowledged first."""
-
-
-def _build_fleet(context: AppContext) -> None:
-    from gleaner.app.services.auth import AuthService
-
-    context.auth = AuthService(context.database, context.keys.tokens)
+    stop_fleet(context)
 
 
 def _build_store(context: AppContext) -> None:
-    """Packs, ingest, items, readings, datasets."""
+    """Packs, ingest, items, readings, datasets; training needs datasets."""
 
 
 def _open_database(settings: Settings, keys: Keys) -> Database:

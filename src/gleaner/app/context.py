@@ -17,11 +17,14 @@ from gleaner.app.settings import Settings
 if TYPE_CHECKING:
     from gleaner.app.live.links import MachineLinks
     from gleaner.app.services.auth import AuthService
+    from gleaner.app.services.auth_keys import KeyService
     from gleaner.app.services.datasets import DatasetService
+    from gleaner.app.services.deploy import DeployService
     from gleaner.app.services.fleet import FleetService
     from gleaner.app.services.items import ItemService
     from gleaner.app.services.jobs import TrainingService
     from gleaner.app.services.logs import LogService
+    from gleaner.app.services.ml_models import MlModelService
     from gleaner.app.services.packages import PackageService
     from gleaner.app.services.readings import ReadingService
     from gleaner.app.services.thumbnails import Thumbnails
@@ -57,6 +60,7 @@ class AppContext:
     #: Where blocking work of async handlers runs; `call` is the way in.
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32, thread_name_prefix="app-worker"))
     auth: AuthService = field(init=False)
+    api_keys: KeyService = field(init=False)
     fleet: FleetService = field(init=False)
     logs: LogService = field(init=False)
     packs: PackStore = field(init=False)
@@ -68,6 +72,8 @@ class AppContext:
     datasets: DatasetService = field(init=False)
     jobs: TrainingService = field(init=False)
     packages: PackageService = field(init=False)
+    ml_models: MlModelService = field(init=False)
+    deploy: DeployService = field(init=False)
     links: MachineLinks = field(init=False)
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,0 +1,54 @@
+"""Builds, starts and stops people, fleet, logs, packages, training and links. Called by `assembly.py`."""
+
+from __future__ import annotations
+
+from gleaner.app.context import AppContext
+from gleaner.app.live.links import MachineLinks
+from gleaner.app.services.auth import AuthService
+from gleaner.app.services.auth_keys import KeyService
+from gleaner.app.services.deploy import DeployService
+from gleaner.app.services.fleet import FleetService
+from gleaner.app.services.jobs import TrainingService
+from gleaner.app.services.jobs_store import JobStore
+from gleaner.app.services.logs import LogService
+from gleaner.app.services.ml_models import MlModelService
+from gleaner.app.services.packages import PackageService
+
+
+def build_fleet(context: AppContext) -> None:
+    """Everything that needs no stored data. Nothing runs yet."""
+    database, events = context.database, context.events
+    context.auth = AuthService(database, context.keys.tokens)
+    context.api_keys = KeyService(database)
+    context.fleet = fleet = FleetService(database, events)
+    context.logs = LogService(database, events, fleet)
+    root = context.settings.data_dir / "packages"
+    context.packages = packages = PackageService(database, events, fleet, context.keys, root)
+    fleet.configs.versions = packages
+    context.deploy = DeployService(fleet, packages)
+    context.ml_models = MlModelService(packages, context.deploy)
+    context.links = MachineLinks(fleet)
+
+
+def build_training(context: AppContext) -> None:
+    """After the dataset service is there."""
+    if not hasattr(context, "datasets"):
+        return
+    runs = context.settings.data_dir / "runs"
+    store = JobStore(context.database)
+    context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs)
+
+
+def start_fleet(context: AppContext) -> None:
+    """After the tables were made."""
+    context.auth.bootstrap(context.settings.owner_email)
+    context.fleet.presence.watch(context.fleet.publish_status)
+    context.packages.start()
+    if hasattr(context, "jobs"):
+        context.jobs.start()
+
+
+def stop_fleet(context: AppContext) -> None:
+    if hasattr(context, "jobs"):
+        context.jobs.stop()
+    context.fleet.presence.stop()

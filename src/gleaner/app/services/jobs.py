@@ -1,0 +1,325 @@
+"""Training: a queue of jobs, one running at a time, each a child process over an immutable dataset version."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gleaner.app.caller import Caller
+from gleaner.app.errors import Conflict, InvalidInput, NotFound
+from gleaner.app.events import Event, EventBus
+from gleaner.app.services.job_runner import TrainingRun, kill_leftover
+from gleaner.app.services.jobs_execute import JobExecution
+from gleaner.app.services.jobs_store import ENDED, Job, JobLine, JobStore, Status
+from gleaner.app.services.packages import PackageService
+from gleaner.wire.machine_config import NAME_PATTERN
+
+WORKER = (sys.executable, "-m", "gleaner.learn.worker")
+TASKS = ("single_label_classification", "multi_label_classification", "object_detection")
+SHORTEST_S, LONGEST_S, DEFAULT_S = 5.0, 86_400.0, 60.0
+_LONGEST_MODEL_NAME = 40
+_MOST_ATTEMPTS = 2
+
+log = logging.getLogger("gleaner.app.jobs")
+
+
+class VersionInfo(Protocol):
+    """A dataset version, as `DatasetService.create_version` returns it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dataset_name(self) -> str: ...
+    @property
+    def organization_id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def item_count(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
+class Datasets(Protocol):
+    """The dataset service as training sees it."""
+
+    def check(self, caller: Caller, dataset_id: str, labels: Sequence[str], model_type: str) -> dict[str, Any]: ...
+    def create_version(self, caller: Caller, dataset_id: str) -> VersionInfo: ...
+    def materialize_version(self, version_id: str, folder: Path) -> object: ...
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    dataset_id: str
+    model_name: str
+    model_type: str
+    labels: list[str]
+    organization_id: str = ""
+    model_version: str = ""
+    time_budget_s: float = DEFAULT_S
+
+
+class TrainingService:
+    """`start` resumes the queue, `stop` ends the running child; jobs survive both."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        events: EventBus,
+        datasets: Datasets,
+        packages: PackageService,
+        runs_dir: Path,
+        command: Sequence[str] = WORKER,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._datasets = datasets
+        self._packages = packages
+        self._runs_dir = runs_dir
+        self._command = command
+        self._clock_ns = clock_ns
+        self._wake = threading.Condition()
+        self._is_stopping = False
+        self._running: tuple[str, TrainingRun] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._recover()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._work, name="training queue")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """A job that runs goes back into the queue and starts again with the app."""
+        with self._wake:
+            self._is_stopping = True
+            if self._running:
+                self._running[1].stop()
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    # Requests
+
+    def submit(self, caller: Caller, request: TrainingRequest) -> Job:
+        """Checks everything that can be checked now, freezes the dataset and queues the job."""
+        labels = _checked(request)
+        found = self._datasets.check(caller, request.dataset_id, labels, request.model_type)
+        _require_examples(labels, found)
+        version = self._datasets.create_version(caller, request.dataset_id)
+        organization_id = version.organization_id
+        caller.require(organization_id, owner=True, what="the organization's models")
+        if request.organization_id not in ("", organization_id):
+            raise InvalidInput("the dataset belongs to another organization", "Choose a dataset of this organization.")
+        model_version = self._free_version(organization_id, request.model_name, request.model_version)
+        job_id = secrets.token_hex(12)
+        self._store.insert(
+            {
+                "id": job_id,
+                "organization_id": organization_id,
+                "status": Status.PENDING.value,
+                "model_name": request.model_name,
+                "model_version": model_version,
+                "model_type": request.model_type,
+                "labels": labels,
+                "dataset_id": request.dataset_id,
+                "dataset_name": version.dataset_name,
+                "dataset_version": version.version,
+                "dataset_version_id": version.id,
+                "dataset_hash": version.hash,
+                "item_count": version.item_count,
+                "time_budget_s": request.time_budget_s,
+                "created_ns": self._clock_ns(),
+                "attempts": 0,
+                "progress": {"fraction": 0.0, "phase": "waiting", "eta_s": None},
+                "metrics": [],
+                "warnings": [f"{w['message']} {w.get('hint', '')}".strip() for w in found.get("warnings", [])],
+            }
+        )
+        job = self._changed(job_id)
+        with self._wake:
+            self._wake.notify_all()
+        return job
+
+    def listed(self, caller: Caller, organization_id: str, status: Status | None = None) -> list[Job]:
+        if organization_id not in caller.organization_ids():
+            raise NotFound(f"there is no organization {organization_id}", "List the organizations to see its id.")
+        return self._store.listed(organization_id, status)
+
+    def get(self, caller: Caller, job_id: str) -> Job:
+        job = self._store.get(job_id)
+        if job is None or job.organization_id not in caller.organization_ids():
+            raise NotFound(f"there is no training job {job_id}", "List the jobs of the organization.")
+        return job
+
+    def cancel(self, caller: Caller, job_id: str) -> Job:
+        """A waiting job ends at once; a running one is told to stop. Raises Conflict if it has ended already."""
+        job = self._owned(caller, job_id)
+        if (
+            self._store.move(job_id, Status.CANCELED, ended_ns=self._clock_ns())
+            if job.status is Status.PENDING
+            else False
+        ):
+            return self._changed(job_id)
+        if not self._store.move(job_id, Status.CANCELING) and self.get(caller, job_id).status in ENDED:
+            raise Conflict("this training job has ended already", "There is nothing to cancel.")
+        with self._wake:
+            if self._running and self._running[0] == job_id:
+                self._running[1].stop()
+        return self._changed(job_id)
+
+    def delete(self, caller: Caller, job_id: str) -> None:
+        """Takes the job and its logs; the model that it made stays."""
+        job = self._owned(caller, job_id)
+        if job.status not in ENDED:
+            raise Conflict("this training job has not ended yet", "Cancel it first.")
+        self._store.delete(job_id)
+
+    def logs(self, caller: Caller, job_id: str, after: int = 0, limit: int = 1000) -> list[JobLine]:
+        self.get(caller, job_id)
+        return self._store.lines(job_id, after, limit)
+
+    # The queue
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                job = self._next()
+                while job is None and not self._is_stopping:
+                    self._wake.wait()
+                    job = self._next()
+                if self._is_stopping or job is None:
+                    return
+                folder = self._runs_dir / job.id
+                run = TrainingRun(self._command, folder)
+                self._running = (job.id, run)
+                claimed = self._store.move(
+                    job.id, Status.IN_PROGRESS, started_ns=self._clock_ns(), attempts=job.attempts + 1
+                )
+            try:
+                if claimed:
+                    self._execute(job, run, folder)
+            except Exception as error:  # the top of a job: whatever went wrong is the job's result
+                log.exception("training job %s failed in the app", job.id)
+                message = f"The app could not run this training: {error}"
+                self._fail(job.id, message, "Train again; the app's log has the details.")
+            finally:
+                with self._wake:
+                    self._running = None
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _execute(self, job: Job, run: TrainingRun, folder: Path) -> None:
+        self._changed(job.id)
+        execution = JobExecution(job, run, folder, self._store, self._events, self._clock_ns)
+        execution.prepare(lambda: self._datasets.materialize_version(job.dataset_version_id, folder))
+        result = execution.run()
+        now, current = self._clock_ns(), self._store.get(job.id)
+        if current is None:
+            return
+        if current.status is Status.CANCELING:
+            self._store.move(job.id, Status.CANCELED, ended_ns=now)
+        elif self._is_stopping and not result.is_done:
+            self._store.move(job.id, Status.PENDING, started_ns=None, metrics=[])
+        elif result.is_done:
+            new, content = execution.package()
+            self._packages.register(new, content)
+            progress = {"fraction": 1.0, "phase": "done", "eta_s": 0}
+            self._store.move(job.id, Status.COMPLETED, ended_ns=now, progress=progress)
+        else:
+            self._fail(job.id, *execution.explain(result))
+            return
+        self._changed(job.id)
+
+    def _next(self) -> Job | None:
+        waiting = self._store.in_status(Status.PENDING)
+        return waiting[0] if waiting else None
+
+    def _recover(self) -> None:
+        """Jobs that ran when the app went away start again once; a second time they fail, so that a job that takes the
+        app down with it does not do so for ever."""
+        self._runs_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in self._runs_dir.iterdir():
+            kill_leftover(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        for job in self._store.in_status(Status.IN_PROGRESS, Status.CANCELING):
+            if job.status is Status.CANCELING:
+                self._store.move(job.id, Status.CANCELED, ended_ns=self._clock_ns())
+            elif job.attempts < _MOST_ATTEMPTS:
+                self._store.move(job.id, Status.PENDING, started_ns=None, metrics=[])
+                text = "The app was restarted while this model was training: it starts again from the beginning."
+                self._store.add_lines(job.id, [(self._clock_ns(), "warn", text)])
+            else:
+                self._fail(job.id, "The app was stopped twice while this model was training.", "Train again.")
+
+    def _fail(self, job_id: str, message: str, hint: str) -> None:
+        error = {"message": message, "hint": hint}
+        if self._store.move(job_id, Status.FAILED, ended_ns=self._clock_ns(), error=error):
+            self._store.add_lines(job_id, [(self._clock_ns(), "error", message)])
+            self._changed(job_id)
+
+    def _changed(self, job_id: str) -> Job:
+        job = self._store.get(job_id)
+        if job is None:
+            raise NotFound(f"there is no training job {job_id}", "List the jobs of the organization.")
+        self._events.publish(Event("job", job.organization_id, {"job": job.as_json()}))
+        return job
+
+    def _owned(self, caller: Caller, job_id: str) -> Job:
+        job = self.get(caller, job_id)
+        caller.require(job.organization_id, owner=True, what="the organization's training jobs")
+        return job
+
+    def _free_version(self, organization_id: str, name: str, wanted: str) -> str:
+        """Viam's form, the UTC second: unique even for two jobs in one second, whether finished or waiting."""
+        taken = {j.model_version for j in self._store.listed(organization_id) if j.model_name == name}
+        if wanted:
+            if wanted in taken or self._packages.find(organization_id, name, wanted):
+                raise Conflict(f"{name} has a version {wanted} already", "Leave the version out to use the time.")
+            return wanted
+        second = self._clock_ns() // 1_000_000_000
+        while (text := time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(second))) in taken:
+            second += 1
+        return text
+
+
+def _checked(request: TrainingRequest) -> list[str]:
+    if request.model_type not in TASKS:
+        raise InvalidInput(f"{request.model_type!r} is no type of model", f"Use one of {', '.join(TASKS)}.")
+    if not NAME_PATTERN.match(request.model_name) or len(request.model_name) > _LONGEST_MODEL_NAME:
+        raise InvalidInput(
+            f"{request.model_name!r} cannot name a model",
+            f"Use up to {_LONGEST_MODEL_NAME} letters, digits, - and _, and start with a letter or digit.",
+        )
+    if not SHORTEST_S <= request.time_budget_s <= LONGEST_S:
+        raise InvalidInput(
+            f"{request.time_budget_s:g} s is no time for training", f"Choose {SHORTEST_S:g} to {LONGEST_S:g} seconds."
+        )
+    labels = list(dict.fromkeys(label.strip() for label in request.labels if label.strip()))
+    if not labels:
+        raise InvalidInput("there is no label to learn", "Choose at least one tag of the dataset as a label.")
+    return labels
+
+
+def _require_examples(labels: list[str], found: dict[str, Any]) -> None:
+    counts = {entry["label"]: entry["count"] for entry in found.get("counts", [])}
+    empty = [label for label in labels if not counts.get(label)]
+    if empty:
+        raise InvalidInput(
+            f"no picture of the dataset has the label {empty[0]!r}",
+            "Tag some pictures with it, or leave the label out.",
+        )
+    if len(labels) == 1 and "untagged" in found and not found["untagged"] and len(counts) < 2:
+        raise InvalidInput(
+            f"every picture is {labels[0]!r}: there is nothing to tell it apart from",
+            "Add some pictures without that tag, or of something else.",
+        )
