@@ -28,7 +28,9 @@ def shadow(wall: Picture, mask: Plane, offset_px: tuple[float, float], blur_px: 
     pad = int(blur_px * 3 + max(abs(offset_px[0]), abs(offset_px[1]))) + 2
     y0, y1 = max(int(ys.min()) - pad, 0), min(int(ys.max()) + pad, mask.shape[0])
     x0, x1 = max(int(xs.min()) - pad, 0), min(int(xs.max()) + pad, mask.shape[1])
-    moved = cv2.warpAffine(mask[y0:y1, x0:x1], np.array([[1, 0, offset_px[0]], [0, 1, offset_px[1]]], np.float32), (x1 - x0, y1 - y0))
+    moved = cv2.warpAffine(
+        mask[y0:y1, x0:x1], np.array([[1, 0, offset_px[0]], [0, 1, offset_px[1]]], np.float32), (x1 - x0, y1 - y0)
+    )
     wall[y0:y1, x0:x1] *= 1 - strength * cv2.GaussianBlur(moved, (0, 0), blur_px)[:, :, None]
 
 
@@ -52,7 +54,8 @@ def _place(wall: Picture, card: Picture, center: tuple[float, float], angle_deg:
     size = (wall.shape[1], wall.shape[0])
     mask = cv2.warpAffine(np.ones((h, w), np.float32), turn, size, flags=cv2.INTER_LINEAR)
     shadow(wall, mask, (2.0, 4.0), 4.0, 0.45)
-    lay(wall, mask, cv2.warpAffine(card, turn, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    turned = cv2.warpAffine(card, turn, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    lay(wall, mask, np.asarray(turned, np.float32))
 
 
 def poster(rng: np.random.Generator, wall: Picture, center: tuple[float, float], size: tuple[int, int]) -> None:
@@ -73,12 +76,20 @@ def poster(rng: np.random.Generator, wall: Picture, center: tuple[float, float],
     y = m + photo_h + 10
     cv2.rectangle(card, (m, y), (m + int((w - 2 * m) * rng.uniform(0.4, 0.8)), y + 8), ink, -1)
     for line in range(int((h - y - 22) / 9)):
-        cv2.line(card, (m, y + 20 + 9 * line), (m + int((w - 2 * m) * rng.uniform(0.6, 1.0)), y + 20 + 9 * line), (120, 122, 124), 2)
+        cv2.line(
+            card,
+            (m, y + 20 + 9 * line),
+            (m + int((w - 2 * m) * rng.uniform(0.6, 1.0)), y + 20 + 9 * line),
+            (120, 122, 124),
+            2,
+        )
     card *= 1 + 0.02 * cloud(rng, h, w, 60, 3)[:, :, None]
     _place(wall, card, center, float(rng.normal(0, 1.6)))
 
 
-def frame(rng: np.random.Generator, wall: Picture, center: tuple[float, float], size: tuple[int, int], wood: Bgr) -> None:
+def frame(
+    rng: np.random.Generator, wall: Picture, center: tuple[float, float], size: tuple[int, int], wood: Bgr
+) -> None:
     """A framed blurred photograph behind a mount."""
     w, h = size
     card = np.zeros((h, w, 3), np.float32) + np.asarray(wood, np.float32)
@@ -104,21 +115,36 @@ def notes(rng: np.random.Generator, wall: Picture, center: tuple[float, float], 
             xs = np.arange(6, int(side * rng.uniform(0.7, 1.05)), 3)
             ys = y + rng.normal(0, 1.5, len(xs))
             cv2.polylines(card, [np.stack([xs, ys], 1).astype(np.int32)], False, (92, 84, 80), 1, cv2.LINE_AA)
-        _place(wall, card, (center[0] + float(rng.normal(0, 46)), center[1] + float(rng.normal(0, 34))), float(rng.normal(0, 6)))
+        _place(
+            wall,
+            card,
+            (center[0] + float(rng.normal(0, 46)), center[1] + float(rng.normal(0, 34))),
+            float(rng.normal(0, 6)),
+        )
 
 
-def cable(wall: Picture, start: tuple[float, float], end: tuple[float, float], sag_px: float, width_px: int, color: Bgr) -> None:
+def cable(
+    wall: Picture, start: tuple[float, float], end: tuple[float, float], sag_px: float, width_px: int, color: Bgr
+) -> None:
     """A hanging cable: a parabola with its shadow."""
     t = np.linspace(0, 1, 60)
-    points = np.stack([start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t + 4 * sag_px * t * (1 - t)], 1)
+    points = np.stack(
+        [start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t + 4 * sag_px * t * (1 - t)], 1
+    )
     mask = np.zeros(wall.shape[:2], np.uint8)
     cv2.polylines(mask, [np.round(points * 16).astype(np.int32)], False, 255, width_px, cv2.LINE_AA, 4)
     plane = mask.astype(np.float32) / 255
     shadow(wall, plane, (4, 7), 3.0, 0.4)
     lay(wall, plane, color)
     highlight = np.zeros(wall.shape[:2], np.uint8)
-    cv2.polylines(highlight, [np.round((points - (0, width_px * 0.22)) * 16).astype(np.int32)], False, 90, 1, cv2.LINE_AA, 4)
-    lay(wall, highlight.astype(np.float32) / 255, tuple(min(c * 2.2 + 40, 255) for c in color))
+    cv2.polylines(
+        highlight, [np.round((points - (0, width_px * 0.22)) * 16).astype(np.int32)], False, 90, 1, cv2.LINE_AA, 4
+    )
+    lay(
+        wall,
+        highlight.astype(np.float32) / 255,
+        (min(color[0] * 2.2 + 40, 255), min(color[1] * 2.2 + 40, 255), min(color[2] * 2.2 + 40, 255)),
+    )
 
 
 def pipe(wall: Picture, at_px: int, radius_px: int, metal: Bgr, upright: bool) -> None:
@@ -161,11 +187,18 @@ def vent(wall: Picture, x: int, y: int, w: int, h: int) -> None:
 def radiator(wall: Picture, x: int, width: int, height: int) -> None:
     """A ribbed iron radiator standing on the floor."""
     bottom = wall.shape[0] - 34
-    mask = polygon_mask(wall.shape, np.array([[x, bottom - height], [x + width, bottom - height], [x + width, bottom], [x, bottom]], float))
+    mask = polygon_mask(
+        wall.shape,
+        np.array([[x, bottom - height], [x + width, bottom - height], [x + width, bottom], [x, bottom]], float),
+    )
     shadow(wall, mask, (6, 8), 9, 0.55)
     across = (np.arange(width, dtype=np.float32) % 26) / 26 * 2 - 1
     ribs = 0.5 + 0.55 * np.exp(-(((across + 0.2) / 0.5) ** 2)) - 0.35 * (np.abs(across) > 0.86)
-    body = np.asarray((196, 202, 204), np.float32) * ribs[None, :, None] * np.linspace(1.08, 0.82, height, dtype=np.float32)[:, None, None]
+    body = (
+        np.asarray((196, 202, 204), np.float32)
+        * ribs[None, :, None]
+        * np.linspace(1.08, 0.82, height, dtype=np.float32)[:, None, None]
+    )
     body[:10] *= 1.1
     body[-8:] *= 0.7
     wall[bottom - height : bottom, x : x + width] = body
@@ -184,7 +217,9 @@ def shelf(rng: np.random.Generator, wall: Picture, x: int, y: int, width: int, w
         spine = (shade * rng.uniform(0.7, 1.15), shade * rng.uniform(0.75, 1.1), shade * rng.uniform(0.75, 1.2))
         round_ = 0.72 + 0.4 * np.sin(np.linspace(0.3, 2.6, w, dtype=np.float32))
         wall[y - h : y, left : left + w] = np.asarray(spine, np.float32) * round_[None, :, None]
-        cv2.rectangle(wall, (left + 3, y - h + 10), (left + w - 4, y - h + 16), tuple(min(c * 1.5 + 20, 235) for c in spine), -1)
+        cv2.rectangle(
+            wall, (left + 3, y - h + 10), (left + w - 4, y - h + 16), tuple(min(c * 1.5 + 20, 235) for c in spine), -1
+        )
         left += w + 1 + (int(rng.integers(12, 40)) if rng.random() < 0.18 else 0)
     mask = polygon_mask(wall.shape, np.array([[x, y], [x + width, y], [x + width, y + 15], [x, y + 15]], float))
     shadow(wall, mask, (4, 16), 9, 0.55)
@@ -194,14 +229,25 @@ def shelf(rng: np.random.Generator, wall: Picture, x: int, y: int, width: int, w
 
 def window(rng: np.random.Generator, wall: Picture, x: int, y: int, w: int, h: int) -> None:
     """A metal-framed window on a blurred evening courtyard."""
-    mask = polygon_mask(wall.shape, np.array([[x - 12, y - 12], [x + w + 12, y - 12], [x + w + 12, y + h + 20], [x - 12, y + h + 20]], float))
+    mask = polygon_mask(
+        wall.shape,
+        np.array([[x - 12, y - 12], [x + w + 12, y - 12], [x + w + 12, y + h + 20], [x - 12, y + h + 20]], float),
+    )
     shadow(wall, mask, (0, 6), 7, 0.5)
     lay(wall, mask, (74, 80, 84))
     fade = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
-    outside = np.asarray((228, 206, 176), np.float32) * (1 - fade) + np.asarray((176, 206, 232), np.float32) * fade + np.zeros((h, w, 3), np.float32)
+    outside = (
+        np.asarray((228, 206, 176), np.float32) * (1 - fade)
+        + np.asarray((176, 206, 232), np.float32) * fade
+        + np.zeros((h, w, 3), np.float32)
+    )
     trees = cloud(rng, h, w, 46, 4) + (np.linspace(-3.2, 2.6, h, dtype=np.float32)[:, None])
     leaf = np.clip(cv2.GaussianBlur((trees > 0).astype(np.float32), (0, 0), 5), 0, 1)[:, :, None]
-    outside += (np.asarray((92, 128, 104), np.float32) * (1 + 0.16 * cloud(rng, h, w, 22, 3))[:, :, None] - outside) * leaf * 0.85
+    outside += (
+        (np.asarray((92, 128, 104), np.float32) * (1 + 0.16 * cloud(rng, h, w, 22, 3))[:, :, None] - outside)
+        * leaf
+        * 0.85
+    )
     wall[y : y + h, x : x + w] = outside
     for i in range(1, 3):
         cv2.rectangle(wall, (x + w * i // 3 - 3, y), (x + w * i // 3 + 3, y + h), (70, 76, 80), -1)
@@ -209,11 +255,15 @@ def window(rng: np.random.Generator, wall: Picture, x: int, y: int, w: int, h: i
     cv2.rectangle(wall, (x - 22, y + h + 12), (x + w + 22, y + h + 26), (150, 158, 162), -1)
 
 
-def stain(rng: np.random.Generator, wall: Picture, center: tuple[float, float], radius_px: float, strength: float) -> None:
+def stain(
+    rng: np.random.Generator, wall: Picture, center: tuple[float, float], radius_px: float, strength: float
+) -> None:
     """A damp patch with a darker rim, running downwards."""
     h, w = wall.shape[:2]
     y, x = np.ogrid[:h, :w]
-    distance = np.sqrt(((x - center[0]) / radius_px) ** 2 + ((y - center[1]) / (radius_px * 1.5)) ** 2) + 0.16 * cloud(rng, h, w, radius_px * 0.6, 3)
+    distance = np.sqrt(((x - center[0]) / radius_px) ** 2 + ((y - center[1]) / (radius_px * 1.5)) ** 2) + 0.16 * cloud(
+        rng, h, w, radius_px * 0.6, 3
+    )
     patch = np.clip(1.1 - distance, 0, 1) * 0.5 + np.exp(-(((distance - 1) / 0.08) ** 2)) * 0.5
     wall *= 1 - strength * patch[:, :, None].astype(np.float32) * np.asarray((1.0, 0.86, 0.74), np.float32)
 

@@ -81,12 +81,16 @@ def _wheels(rover: Rover, dt_s: float) -> tuple[float, float, Command, float, fl
             return speed, turn, command, speed * dt_s, turn * dt_s
         case Travel():
             turn = _approach(rover.turn_deg_s, 0.0, TURN_ACCELERATION_DEG_S2 * dt_s)
-            speed, way, left = _profile(rover.speed_mm_s, command.remaining_mm, command.speed_mm_s, ACCELERATION_MM_S2, dt_s)
+            speed, way, left = _profile(
+                rover.speed_mm_s, command.remaining_mm, command.speed_mm_s, ACCELERATION_MM_S2, dt_s
+            )
             after: Command = replace(command, remaining_mm=left) if left else STAND
             return speed, turn, after, way, turn * dt_s
         case Turn():
             speed = _approach(rover.speed_mm_s, 0.0, ACCELERATION_MM_S2 * dt_s)
-            turn, angle, left = _profile(rover.turn_deg_s, command.remaining_deg, command.turn_deg_s, TURN_ACCELERATION_DEG_S2, dt_s)
+            turn, angle, left = _profile(
+                rover.turn_deg_s, command.remaining_deg, command.turn_deg_s, TURN_ACCELERATION_DEG_S2, dt_s
+            )
             after = replace(command, remaining_deg=left) if left else STAND
             return speed, turn, after, speed * dt_s, angle
 
@@ -95,7 +99,9 @@ def _approach(value: float, target: float, most: float) -> float:
     return target if abs(target - value) <= most else value + math.copysign(most, target - value)
 
 
-def _profile(rate: float, remaining: float, limit: float, acceleration: float, dt_s: float) -> tuple[float, float, float]:
+def _profile(
+    rate: float, remaining: float, limit: float, acceleration: float, dt_s: float
+) -> tuple[float, float, float]:
     """One step of a move that starts and ends gently → (rate, covered, remaining); remaining 0 means arrived, standing."""
     braking = math.sqrt(2 * acceleration * abs(remaining))  # the fastest from which it can still stop in time
     target = math.copysign(min(limit, braking), remaining)

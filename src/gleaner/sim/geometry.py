@@ -127,7 +127,9 @@ class View:
 
     def project(self, wall: int, along_mm: FloatArray, up_mm: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Points on a wall → (x_px, y_px, depth_mm); depth ≤ 0 is behind the camera and its pixel means nothing."""
-        points = self.arena.normals[wall] * self.arena.apothem_mm + along_mm[:, None] * self.arena.rights[wall] - self.eye
+        points = (
+            self.arena.normals[wall] * self.arena.apothem_mm + along_mm[:, None] * self.arena.rights[wall] - self.eye
+        )
         depth = points @ self.forward
         safe = np.where(depth > 1e-6, depth, 1e-6)
         x_px = self.lens.center_px[0] - self.lens.focal_px * (points @ self.left) / safe

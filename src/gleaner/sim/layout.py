@@ -63,7 +63,14 @@ class Sign:
 
 def unit_outline(shape: Shape, tilt_deg: float = 0.0) -> npt.NDArray[np.float64]:
     """(n, 2) corners on the unit circle, x to the right, y up; an upright shape has a corner or a side on top."""
-    corners = {Shape.CIRCLE: 72, Shape.TRIANGLE: 3, Shape.SQUARE: 4, Shape.PENTAGON: 5, Shape.HEXAGON: 6, Shape.STAR: 10}[shape]
+    corners = {
+        Shape.CIRCLE: 72,
+        Shape.TRIANGLE: 3,
+        Shape.SQUARE: 4,
+        Shape.PENTAGON: 5,
+        Shape.HEXAGON: 6,
+        Shape.STAR: 10,
+    }[shape]
     start = 45.0 if shape is Shape.SQUARE else 0.0 if shape is Shape.HEXAGON else 90.0
     angles = np.radians(start + tilt_deg) + np.arange(corners) * (2 * math.pi / corners)
     # A five-pointed star drawn with straight lines has its inner corners at 0.382 of the radius; a little more is stouter.

@@ -23,7 +23,9 @@ CONCRETE: Bgr = (158, 166, 170)
 DUSTY_BLUE: Bgr = (176, 162, 142)
 
 
-def cloud(rng: np.random.Generator, height: int, width: int, cell_px: float, octaves: int = 4, stretch: float = 1.0) -> Plane:
+def cloud(
+    rng: np.random.Generator, height: int, width: int, cell_px: float, octaves: int = 4, stretch: float = 1.0
+) -> Plane:
     """(height, width) float32 fractal noise with mean 0 and deviation 1; `stretch` > 1 lengthens it horizontally."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
@@ -39,14 +41,16 @@ def relief(height_map: Plane, strength: float) -> Plane:
     """Light from above on a bumpy surface: a factor per pixel around 1."""
     height_map = height_map.astype(np.float32)
     slope = cv2.Sobel(height_map, cv2.CV_32F, 0, 1, ksize=3) - 0.4 * cv2.Sobel(height_map, cv2.CV_32F, 1, 0, ksize=3)
-    return np.clip(1.0 + strength * slope, 0.55, 1.4)
+    return np.asarray(np.clip(1.0 + strength * slope, 0.55, 1.4))
 
 
 def _paint(color: Bgr, tone: Plane) -> Picture:
     return (np.asarray(color, np.float32)[None, None, :] * tone[:, :, None]).astype(np.float32)
 
 
-def _grid(rng: np.random.Generator, height: int, width: int, cell: tuple[int, int], gap: float, shift: float) -> tuple[Plane, Plane, Plane, Plane]:
+def _grid(
+    rng: np.random.Generator, height: int, width: int, cell: tuple[int, int], gap: float, shift: float
+) -> tuple[Plane, Plane, Plane, Plane]:
     """Running-bond grid → (row, column, inside 0–1, position inside the cell −1…1 vertically)."""
     cell_h, cell_w = cell
     wobble = cloud(rng, height, width, 26, 2) * 0.8
@@ -61,7 +65,7 @@ def _grid(rng: np.random.Generator, height: int, width: int, cell: tuple[int, in
 
 def _per_cell(rng: np.random.Generator, row: Plane, column: Plane, spread: float) -> Plane:
     table = rng.normal(0, spread, (211, 223)).astype(np.float32)
-    return table[row % 211, column % 223]
+    return np.asarray(table[row % 211, column % 223])
 
 
 def brick(rng: np.random.Generator, height: int, width: int, color: Bgr, mortar: Bgr, variety: float) -> Picture:
@@ -78,7 +82,9 @@ def brick(rng: np.random.Generator, height: int, width: int, color: Bgr, mortar:
     return np.asarray(picture * relief(bumps, 0.11)[:, :, None], np.float32)
 
 
-def planks(rng: np.random.Generator, height: int, width: int, color: Bgr, plank_px: int = 92, contrast: float = 1.0) -> Picture:
+def planks(
+    rng: np.random.Generator, height: int, width: int, color: Bgr, plank_px: int = 92, contrast: float = 1.0
+) -> Picture:
     """Upright boards: drawn lying and turned."""
     lying_h, lying_w = width, height
     rows = np.arange(lying_h)[:, None] // plank_px + np.zeros((1, lying_w), np.int32)
@@ -91,15 +97,24 @@ def planks(rng: np.random.Generator, height: int, width: int, color: Bgr, plank_
         knot_y, knot_x = rng.uniform(-0.5, 1.5), rng.uniform(0, lying_w / plank_px)
         rings = np.sqrt((y - knot_y) ** 2 * 9 + ((x - knot_x) * 0.22) ** 2) + 0.06 * cloud(rng, tall, lying_w, 40, 2, 6)
         grain[band] = np.sin(rings * rng.uniform(20, 34)) * 0.5 + 0.7 * cloud(rng, tall, lying_w, 3, 2, 40)
-    tone = 1 + _per_cell(rng, rows, rows, 0.075) + contrast * 0.035 * grain + 0.03 * cloud(rng, lying_h, lying_w, 120, 3, 2)
-    inside = np.clip((np.minimum(np.arange(lying_h) % plank_px, plank_px - np.arange(lying_h) % plank_px) - 1.2) / 1.6, 0, 1)
+    tone = (
+        1
+        + _per_cell(rng, rows, rows, 0.075)
+        + contrast * 0.035 * grain
+        + 0.03 * cloud(rng, lying_h, lying_w, 120, 3, 2)
+    )
+    inside = np.clip(
+        (np.minimum(np.arange(lying_h) % plank_px, plank_px - np.arange(lying_h) % plank_px) - 1.2) / 1.6, 0, 1
+    )
     tone *= (0.42 + 0.58 * inside)[:, None]
     picture = _paint(color, tone)
     picture[:, :, 0] *= 1 - 0.04 * grain
     return np.ascontiguousarray(cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE))
 
 
-def tiles(rng: np.random.Generator, height: int, width: int, color: Bgr, grout: Bgr, cell: tuple[int, int] = (58, 116)) -> Picture:
+def tiles(
+    rng: np.random.Generator, height: int, width: int, color: Bgr, grout: Bgr, cell: tuple[int, int] = (58, 116)
+) -> Picture:
     row, column, inside, vertical = _grid(rng, height, width, cell, 1.6, 0.5)
     lean = _per_cell(rng, row, column, 0.05)
     tone = 1 + _per_cell(rng, row, column, 0.028) - lean * vertical * 0.8 + 0.012 * cloud(rng, height, width, 70, 3)
@@ -120,7 +135,10 @@ def plaster(rng: np.random.Generator, height: int, width: int, color: Bgr) -> Pi
 
 def concrete(rng: np.random.Generator, height: int, width: int, color: Bgr) -> Picture:
     tone = 1 + 0.06 * cloud(rng, height, width, 150, 5) + 0.025 * cloud(rng, height, width, 5, 2)
-    runs = np.clip(cloud(rng, height, width, 60, 3, 0.12) - 0.9, 0, 2) * np.linspace(1, 0.2, height, dtype=np.float32)[:, None]
+    runs = (
+        np.clip(cloud(rng, height, width, 60, 3, 0.12) - 0.9, 0, 2)
+        * np.linspace(1, 0.2, height, dtype=np.float32)[:, None]
+    )
     tone -= 0.07 * runs
     pores = (cloud(rng, height, width, 5, 1) > 2.7).astype(np.float32)
     tone -= 0.22 * cv2.GaussianBlur(pores, (0, 0), 0.9)

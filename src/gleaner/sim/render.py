@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from gleaner.sim.geometry import FloatArray, Lens, Pose, View
 from gleaner.sim.light import light_at
-from gleaner.sim.scene import Frame, Pyramid, Scene
+from gleaner.sim.scene import Frame, Scene
 from gleaner.sim.surroundings import HALL_ELEVATION_DEG, HALL_SIZE
 
 EXPOSURE_S = 0.012
@@ -63,11 +64,11 @@ class Renderer:
         for start, end in _strips(wall, depth):
             number = int(wall[start])
             mm_per_px = float(np.mean(depth[start:end])) / self.lens.focal_px
-            texture, scale = self.scene.walls[number].level_for(mm_per_px)
+            texture, _ = self.scene.walls[number].level_for(mm_per_px)
             shift = np.array([[1, 0, start], [0, 1, 0], [0, 0, 1.0]])
             cv2.warpPerspective(
                 texture,
-                _wall_matrix(view, number, scale, texture.shape) @ shift,
+                _wall_matrix(view, number, texture.shape) @ shift,
                 (end - start, self.lens.height_px),
                 dst=picture[:, start:end],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -90,8 +91,10 @@ class Renderer:
         share = (MIRROR * (1 - 0.66 * steep) * 255).astype(np.uint8)
         share_plane = np.repeat(share[:, None], below.shape[1], axis=1)
         shiny = cv2.merge([share_plane] * 3)
-        blended = cv2.add(cv2.multiply(mirrored, shiny, scale=1 / 255), cv2.multiply(floor, cv2.bitwise_not(shiny), scale=1 / 255))
-        _join(below, blended, foot - first, self._rows[: len(below)], keep_above=True)
+        blended = cv2.add(
+            cv2.multiply(mirrored, shiny, scale=1 / 255), cv2.multiply(floor, cv2.bitwise_not(shiny), scale=1 / 255)
+        )
+        _join(below, np.asarray(blended, np.uint8), foot - first, self._rows[: len(below)], keep_above=True)
 
     def _floor(self, view: View, first: int) -> Frame:
         floor: Frame = np.empty((self.lens.height_px - first, self.lens.width_px, 3), np.uint8)
@@ -119,11 +122,13 @@ class Renderer:
         if last <= 0:
             return
         width = HALL_SIZE[0]
-        turn = int(round(-view.pose.heading_deg / 360 * width)) % width
+        turn = round(-view.pose.heading_deg / 360 * width) % width
         left = (turn - width // 8) % width  # the maps are drawn for a slice that is a quarter turn wide
         sliced = self.scene.hall[:, left : left + width // 4]
-        hall = cv2.remap(sliced, self._hall.xy[:last], self._hall.fraction[:last], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        _join(picture[:last], hall, top, self._rows[:last], keep_above=False)
+        hall = cv2.remap(
+            sliced, self._hall.xy[:last], self._hall.fraction[:last], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        _join(picture[:last], np.asarray(hall, np.uint8), top, self._rows[:last], keep_above=False)
 
     def _apply_light(self, picture: Frame, wall: npt.NDArray[np.intp], foot: FloatArray, time_s: float) -> None:
         light = light_at(self.scene.seed, time_s)
@@ -136,12 +141,14 @@ class Renderer:
         smear = math.radians(abs(pose.turn_deg_s)) * EXPOSURE_S * self.lens.focal_px
         smear += abs(pose.speed_mm_s) * EXPOSURE_S / max(distance_mm, 150) * self.lens.width_px * 0.15
         if smear >= 1.5:
-            picture = cv2.blur(picture, (2 * int(smear / 2) + 1, 1))
+            picture = np.asarray(cv2.blur(picture, (2 * int(smear / 2) + 1, 1)), np.uint8)
         # Focus is set to 1.2 m: the lens is sharp from half a metre on and soft when it nearly touches a wall.
         soft = 0.55 + 2.2 * max(0.0, 480 / max(distance_mm, 120) - 1)
-        picture = cv2.GaussianBlur(picture, (0, 0), soft * self.lens.width_px / 640)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), soft * self.lens.width_px / 640), np.uint8)
         moment = int(time_s * 1000) & 0x7FFFFFFF
-        pick = np.random.default_rng((self.scene.seed, moment, int(pose.x_mm * 7) & 0xFFFF, int(pose.heading_deg * 11) & 0xFFFF))
+        pick = np.random.default_rng(
+            (self.scene.seed, moment, int(pose.x_mm * 7) & 0xFFFF, int(pose.heading_deg * 11) & 0xFFFF)
+        )
         y, x = pick.integers(0, 64, 2)
         noise = self._noise[y : y + self.lens.height_px, x : x + self.lens.width_px]
         return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
@@ -152,10 +159,10 @@ def _strips(wall: npt.NDArray[np.intp], depth: FloatArray) -> list[tuple[int, in
     level = np.round(np.log2(depth) * 2).astype(np.int64) + wall * 1000
     cuts = np.flatnonzero(np.diff(level)) + 1
     bounds = [0, *cuts.tolist(), len(wall)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
-def _wall_matrix(view: View, wall: int, px_per_mm: float, shape: tuple[int, ...]) -> FloatArray:
+def _wall_matrix(view: View, wall: int, shape: tuple[int, ...]) -> FloatArray:
     """3×3 from picture pixels to wall-texture pixels: along = eye·r + D·(ray·r)/(ray·n), up likewise."""
     lens, arena = view.lens, view.arena
     normal, right = arena.normals[wall], arena.rights[wall]
@@ -169,7 +176,6 @@ def _wall_matrix(view: View, wall: int, px_per_mm: float, shape: tuple[int, ...]
     down = (arena.wall_height_mm - lens.height_mm) * weight + gap * np.array([0.0, 1.0, -cy]) / lens.focal_px
     scale_x = shape[1] / arena.wall_width_mm
     scale_y = shape[0] / arena.wall_height_mm
-    del px_per_mm
     return _pixel_centers(np.stack([along * scale_x, down * scale_y, weight]))
 
 
@@ -234,6 +240,3 @@ def _noise(seed: int, lens: Lens) -> npt.NDArray[np.int8]:
     size = (lens.height_px + 64, lens.width_px + 64)
     brightness = rng.normal(0, 2.0, (*size, 1))
     return np.asarray(np.clip(np.round(brightness + rng.normal(0, 1.3, (*size, 3))), -12, 12), np.int8)
-
-
-__all__ = ["Lens", "Pyramid", "Renderer"]

@@ -48,7 +48,10 @@ def _pyramid(picture: npt.NDArray[np.float32], px_per_mm: float, levels: int) ->
     full = np.clip(picture, 0, 255).astype(np.uint8)
     h, w = full.shape[:2]
     sizes = [(max(round(w / SHRINK**i), 8), max(round(h / SHRINK**i), 8)) for i in range(1, levels)]
-    return Pyramid((full, *(cv2.resize(full, size, interpolation=cv2.INTER_AREA) for size in sizes)), px_per_mm)
+    return Pyramid(
+        (full, *(np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA), np.uint8) for size in sizes)),
+        px_per_mm,
+    )
 
 
 @lru_cache(maxsize=2)

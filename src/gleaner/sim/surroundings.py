@@ -21,7 +21,7 @@ def build_floor(arena: Arena, seed: int) -> Picture:
     reach = arena.apothem_mm / np.cos(np.pi / 8)
     side = round(2 * reach * FLOOR_PX_PER_MM)
     tone = 1 + 0.075 * materials.cloud(rng, side, side, 130, 5) + 0.03 * materials.cloud(rng, side, side, 6, 2)
-    floor = np.asarray((104, 112, 120), np.float32) * tone[:, :, None]
+    floor: Picture = (np.asarray((104, 112, 120), np.float32) * tone[:, :, None]).astype(np.float32)
     _joints(floor, side)
     _tape(rng, floor, side)
     _scuffs(rng, floor, side)
@@ -65,7 +65,11 @@ def build_hall(seed: int) -> Picture:
     rng = np.random.default_rng((seed, 202))
     width, height = HALL_SIZE
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None, None]
-    hall = np.asarray((44, 38, 34), np.float32) * (1 - up) + np.asarray((22, 19, 18), np.float32) * up + np.zeros((height, width, 3), np.float32)
+    hall = (
+        np.asarray((44, 38, 34), np.float32) * (1 - up)
+        + np.asarray((22, 19, 18), np.float32) * up
+        + np.zeros((height, width, 3), np.float32)
+    )
     _beams(hall, width, height)
     _windows(rng, hall, width, height)
     hall = _blur_around(hall, 7.0)

@@ -33,7 +33,9 @@ def render(pose: Pose, time_s: float = 0.0, seed: int = DEFAULT_SEED, lens: Lens
     return Renderer(scene_for(seed), lens or Lens()).render(pose, time_s)
 
 
-def labelled_views(label: str | None, count: int, seed: int, *, world_seed: int = DEFAULT_SEED) -> Iterator[LabelledView]:
+def labelled_views(
+    label: str | None, count: int, seed: int, *, world_seed: int = DEFAULT_SEED
+) -> Iterator[LabelledView]:
     """`count` pictures in which `label` is the only sign and wholly visible (label None: no sign at all), from places, directions
     and times drawn with `seed`."""
     renderer = Renderer(scene_for(world_seed), Lens())

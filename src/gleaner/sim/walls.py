@@ -50,7 +50,7 @@ def _hang(rng: np.random.Generator, wall: Picture, sign: Sign) -> None:
     mask = clutter.polygon_mask(wall.shape, outline)
     clutter.shadow(wall, mask, (3.0, 7.0), 6.0, 0.5)
     clutter.shadow(wall, mask, (1.0, 2.0), 1.5, 0.35)
-    side = clutter.polygon_mask(wall.shape, outline + (0.5, 2.5))
+    side = clutter.polygon_mask(wall.shape, outline + np.array([0.5, 2.5]))
     paint = np.asarray(PAINT_BGR[sign.color], np.float32)
     clutter.lay(wall, side, tuple(paint * 0.45 + 8))
     reach = int(sign.size_mm * PX_PER_MM / 2) + 8
@@ -68,7 +68,9 @@ def _hang(rng: np.random.Generator, wall: Picture, sign: Sign) -> None:
     clutter.lay(wall[box], area, face.astype(np.float32))
     for point in center + (sign.outline()[:: max(len(outline) // 5, 1)] * 0.8) * (PX_PER_MM, -PX_PER_MM):
         cv2.circle(wall, (int(point[0]), int(point[1])), 3, (paint * 0.6).tolist(), -1, cv2.LINE_AA)
-        cv2.circle(wall, (int(point[0]), int(point[1]) - 1), 2, np.minimum(paint * 1.25 + 40, 255).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            wall, (int(point[0]), int(point[1]) - 1), 2, np.minimum(paint * 1.25 + 40, 255).tolist(), -1, cv2.LINE_AA
+        )
 
 
 def _baseboard(rng: np.random.Generator, wall: Picture) -> None:
@@ -85,11 +87,19 @@ def _light(rng: np.random.Generator, height: int, width: int) -> Picture:
     """(height, width, 3) gain: two warm lamps grazing the wall from above, dimmer corners, darker near the floor."""
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    lamps = (Lamp(-0.48 + rng.normal(0, 0.06), 0.34, rng.uniform(0.34, 0.48)), Lamp(0.46 + rng.normal(0, 0.06), 0.36, rng.uniform(0.34, 0.5)))
+    lamps = (
+        Lamp(-0.48 + rng.normal(0, 0.06), 0.34, rng.uniform(0.34, 0.48)),
+        Lamp(0.46 + rng.normal(0, 0.06), 0.36, rng.uniform(0.34, 0.5)),
+    )
     glow: Plane = np.zeros((height, width), np.float32)
     for lamp in lamps:
         spread = lamp.width * (0.32 + 0.95 * np.sqrt(y + 0.02))
-        glow += lamp.strength * np.exp(-(((x - lamp.along) / spread) ** 2) * 1.4) * (1.12 - 0.62 * y) * np.clip(y / 0.08 + 0.35, 0, 1)
+        glow += (
+            lamp.strength
+            * np.exp(-(((x - lamp.along) / spread) ** 2) * 1.4)
+            * (1.12 - 0.62 * y)
+            * np.clip(y / 0.08 + 0.35, 0, 1)
+        )
     corners = 1 - 0.34 * np.exp(-(1 - np.abs(x)) / 0.07)
     floor = 1 - 0.25 * np.exp(-(1 - y) / 0.06)
     level = (0.64 + 0.0 * y) * corners * floor
@@ -154,7 +164,9 @@ def _wainscot(rng: np.random.Generator, h: int, w: int) -> Picture:
     wall = materials.plaster(rng, h, w, materials.CREAM)
     rail = int(h * 0.79)
     wall[rail:] = materials.planks(rng, h - rail, w, (92, 122, 150), plank_px=58)
-    wall[rail - 14 : rail] = np.asarray((74, 100, 126), np.float32) * np.linspace(1.4, 0.8, 14, dtype=np.float32)[:, None, None]
+    wall[rail - 14 : rail] = (
+        np.asarray((74, 100, 126), np.float32) * np.linspace(1.4, 0.8, 14, dtype=np.float32)[:, None, None]
+    )
     wall[rail : rail + 12] *= np.linspace(0.55, 1, 12, dtype=np.float32)[:, None, None]
     clutter.frame(rng, wall, (w * 0.8, h * 0.34), (210, 160), materials.WALNUT)
     clutter.frame(rng, wall, (w * 0.93, h * 0.55), (110, 130), (60, 64, 70))

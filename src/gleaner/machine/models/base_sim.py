@@ -24,29 +24,72 @@ POLL_S = 0.02
 
 
 class SimBaseAttributes(Attributes):
-    world: str = Field(default="arena", min_length=1, title="World", description="Name of the arena; a camera with the same name rides on this base.")
+    world: str = Field(
+        default="arena",
+        min_length=1,
+        title="World",
+        description="Name of the arena; a camera with the same name rides on this base.",
+    )
 
 
 class SimBase(Base):
     """Moves the rover of a world. A new command replaces the one under way, as on a real base."""
 
-    def __init__(self, name: str, world: World, on_close: Callable[[], None] = lambda: None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        name: str,
+        world: World,
+        on_close: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         super().__init__(name)
         self.world = world
         self._on_close = on_close
         self._sleep = sleep
         self._closed = False
 
-    async def move_straight(self, distance: int, velocity: float, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> None:
+    async def move_straight(
+        self,
+        distance: int,
+        velocity: float,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> None:
         await self._finish(_checked(lambda: self.world.begin_straight(float(distance), velocity)))
 
-    async def spin(self, angle: float, velocity: float, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> None:
+    async def spin(
+        self,
+        angle: float,
+        velocity: float,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> None:
         await self._finish(_checked(lambda: self.world.begin_turn(angle, velocity)))
 
-    async def set_power(self, linear: Vector3, angular: Vector3, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> None:
+    async def set_power(
+        self,
+        linear: Vector3,
+        angular: Vector3,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> None:
         _checked(lambda: self.world.set_power(linear.y, angular.z))
 
-    async def set_velocity(self, linear: Vector3, angular: Vector3, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> None:
+    async def set_velocity(
+        self,
+        linear: Vector3,
+        angular: Vector3,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> None:
         _checked(lambda: self.world.set_velocity(linear.y, angular.z))
 
     async def stop(self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> None:
@@ -60,7 +103,9 @@ class SimBase(Base):
 
         return Base.Properties(TRACK_WIDTH_MM / 1000, 0.0, WHEEL_CIRCUMFERENCE_MM / 1000)
 
-    async def get_geometries(self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None) -> Sequence[Geometry]:
+    async def get_geometries(
+        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> Sequence[Geometry]:
         return []
 
     async def get_status(self, *, timeout: float | None = None, **_: Any) -> Mapping[str, Any]:
@@ -75,16 +120,24 @@ class SimBase(Base):
             "touching_wall": rover.touching,
         }
 
-    async def do_command(self, command: Mapping[str, Any], *, timeout: float | None = None, **_: Any) -> Mapping[str, Any]:
+    async def do_command(
+        self, command: Mapping[str, Any], *, timeout: float | None = None, **_: Any
+    ) -> Mapping[str, Any]:
         """`{"get_pose": {}}` tells where the rover stands; `{"place": {"x_mm", "y_mm", "heading_deg"}}` lifts it to another place first."""
         if "place" in command:
             target = command["place"]
             try:
                 self.world.place(float(target["x_mm"]), float(target["y_mm"]), float(target.get("heading_deg", 0.0)))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise ViamGRPCError(f'place needs numbers x_mm and y_mm, e.g. {{"place": {{"x_mm": 0, "y_mm": 0, "heading_deg": 90}}}}: {error}', Status.INVALID_ARGUMENT) from error
+                raise ViamGRPCError(
+                    f'place needs numbers x_mm and y_mm, e.g. {{"place": {{"x_mm": 0, "y_mm": 0, "heading_deg": 90}}}}: {error}',
+                    Status.INVALID_ARGUMENT,
+                ) from error
         elif "get_pose" not in command:
-            raise ViamGRPCError(f"base {self.name} knows the commands get_pose and place, got {', '.join(command) or 'none'}", Status.INVALID_ARGUMENT)
+            raise ViamGRPCError(
+                f"base {self.name} knows the commands get_pose and place, got {', '.join(command) or 'none'}",
+                Status.INVALID_ARGUMENT,
+            )
         return await self.get_status()
 
     async def close(self) -> None:

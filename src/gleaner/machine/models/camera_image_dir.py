@@ -12,32 +12,38 @@ from typing import Literal
 from pydantic import Field
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
-from gleaner.machine.models.frames import (
-    CAMERA_CAPTURE,
-    CameraProblem,
-    FrameCamera,
-    OnDemandSource,
-    Picture,
-    frame_rate_field,
-    quality_field,
-)
+from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, FrameCamera, frame_rate_field, quality_field
+from gleaner.machine.models.frames import OnDemandSource
 from gleaner.machine.models.photo_files import PHOTO_SUFFIXES, load_photo
+from gleaner.machine.models.pictures import CameraProblem, Picture
 
 
 class ImageDirAttributes(Attributes):
     path: str = Field(min_length=1, title="Folder", description="Folder with photos on the machine.")
     frame_rate: float = frame_rate_field(1.0, "Photos per second.")
-    order: Literal["sorted", "shuffled"] = Field(default="sorted", title="Order", description="By name, or mixed the same way for the same seed.")
+    order: Literal["sorted", "shuffled"] = Field(
+        default="sorted", title="Order", description="By name, or mixed the same way for the same seed."
+    )
     seed: int = Field(default=0, ge=0, title="Seed", description="Of the shuffled order.")
-    loop: bool = Field(default=True, title="Repeat", description="Start again after the last photo; otherwise the last one stays.")
-    recursive: bool = Field(default=True, title="With subfolders", description="Also play the photos of folders inside the folder.")
+    loop: bool = Field(
+        default=True, title="Repeat", description="Start again after the last photo; otherwise the last one stays."
+    )
+    recursive: bool = Field(
+        default=True, title="With subfolders", description="Also play the photos of folders inside the folder."
+    )
     quality: int = quality_field()
 
 
 class Player:
     """Which photo shows at a given time since the start. Files that cannot be read are passed over and named once."""
 
-    def __init__(self, name: str, attributes: ImageDirAttributes, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        attributes: ImageDirAttributes,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._settings = attributes
         self._log = log
@@ -49,7 +55,9 @@ class Player:
         if attributes.order == "shuffled":
             random.Random(attributes.seed).shuffle(self._photos)
         if not self._photos:
-            raise FileNotFoundError(f"camera {name}: no photos in {self._folder}: put {', '.join(sorted(PHOTO_SUFFIXES))} files there or correct path")
+            raise FileNotFoundError(
+                f"camera {name}: no photos in {self._folder}: put {', '.join(sorted(PHOTO_SUFFIXES))} files there or correct path"
+            )
 
     def make(self) -> Picture:
         """Raises CameraProblem when not one photo can be read."""

@@ -8,20 +8,16 @@ from pathlib import Path
 from pydantic import Field
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
-from gleaner.machine.models.frames import (
-    CAMERA_CAPTURE,
-    CameraProblem,
-    FrameCamera,
-    OnDemandSource,
-    Picture,
-    frame_rate_field,
-    quality_field,
-)
+from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, FrameCamera, frame_rate_field, quality_field
+from gleaner.machine.models.frames import OnDemandSource
 from gleaner.machine.models.photo_files import load_photo
+from gleaner.machine.models.pictures import CameraProblem, Picture
 
 
 class ImageFileAttributes(Attributes):
-    color_image_file_path: str = Field(min_length=1, title="Picture file", description="Path of a JPEG, PNG, BMP, WebP or TIFF file on the machine.")
+    color_image_file_path: str = Field(
+        min_length=1, title="Picture file", description="Path of a JPEG, PNG, BMP, WebP or TIFF file on the machine."
+    )
     frame_rate: float = frame_rate_field(30.0, "How often the file is looked at, at most.")
     quality: int = quality_field()
 

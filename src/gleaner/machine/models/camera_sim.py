@@ -8,22 +8,31 @@ from pydantic import Field
 from viam.proto.component.camera import IntrinsicParameters
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
-from gleaner.machine.models.frames import (
-    CAMERA_CAPTURE,
-    FrameCamera,
-    OnDemandSource,
-    Picture,
-    frame_rate_field,
-    jpeg_picture,
-    quality_field,
-)
+from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, FrameCamera, frame_rate_field, quality_field
+from gleaner.machine.models.frames import OnDemandSource
+from gleaner.machine.models.pictures import Picture, jpeg_picture
 
 
 class SimCameraAttributes(Attributes):
-    world: str = Field(default="arena", min_length=1, title="World", description="Name of the arena; a base with the same name drives this camera.")
-    seed: int = Field(default=7, ge=0, le=2**31 - 1, title="Seed", description="Another seed gives other posters, stains and noise; the signs stay.")
-    width_px: int = Field(default=640, ge=64, le=1920, title="Width", description="Of the pictures.", json_schema_extra={"unit": "px"})
-    height_px: int = Field(default=480, ge=64, le=1080, title="Height", description="Of the pictures.", json_schema_extra={"unit": "px"})
+    world: str = Field(
+        default="arena",
+        min_length=1,
+        title="World",
+        description="Name of the arena; a base with the same name drives this camera.",
+    )
+    seed: int = Field(
+        default=7,
+        ge=0,
+        le=2**31 - 1,
+        title="Seed",
+        description="Another seed gives other posters, stains and noise; the signs stay.",
+    )
+    width_px: int = Field(
+        default=640, ge=64, le=1920, title="Width", description="Of the pictures.", json_schema_extra={"unit": "px"}
+    )
+    height_px: int = Field(
+        default=480, ge=64, le=1080, title="Height", description="Of the pictures.", json_schema_extra={"unit": "px"}
+    )
     frame_rate: float = frame_rate_field(30.0, "Most pictures rendered per second; none are while nobody looks.")
     quality: int = quality_field()
 
@@ -57,7 +66,13 @@ async def build(context: BuildContext) -> FrameCamera:
         width_px=lens.width_px, height_px=lens.height_px, focal_x_px=lens.focal_px, focal_y_px=lens.focal_px,
         center_x_px=lens.center_px[0], center_y_px=lens.center_px[1],
     )  # fmt: skip
-    return FrameCamera(context.name, source, frame_rate=attributes.frame_rate, intrinsics=intrinsics, on_close=lambda: WORLDS.close(key))
+    return FrameCamera(
+        context.name,
+        source,
+        frame_rate=attributes.frame_rate,
+        intrinsics=intrinsics,
+        on_close=lambda: WORLDS.close(key),
+    )
 
 
 SPEC = ModelSpec(

@@ -1,4 +1,4 @@
-"""What camera models share: where pictures come from, how they are encoded, and the viam-sdk camera that serves them.
+"""Where a camera's pictures come from.
 
 A `FrameSource` has one life: `start() → read()… → stop()`. Two kinds:
 - `OnDemandSource` makes a picture when somebody asks, at most `frame_rate` a second, in one named thread;
@@ -14,70 +14,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from grpclib import Status
-from pydantic import BaseModel, Field
-from viam.components.camera import Camera
-from viam.errors import ViamGRPCError
-from viam.media.video import CameraMimeType, NamedImage
-from viam.proto.common import Geometry, ResponseMetadata
-from viam.proto.component.camera import GetPropertiesResponse, IntrinsicParameters
 
-from gleaner.machine.models.base import CaptureMethod
-
-BgrFrame = npt.NDArray[np.uint8]
-
-DEFAULT_TIMEOUT_S = 10.0
-SOURCE_NAME = ""
-"""Of the only image of a camera with one imager, as Viam's transform camera has it. A captured picture is labelled with its source
-name, so any word here would turn up as a label in the gallery."""
-
-
-class ReadImageParams(BaseModel):
-    """Capture one picture in a given format."""
-
-    mime_type: Literal["image/jpeg", "image/png"] = Field(
-        default="image/jpeg", title="Mime type", description="Format the picture is stored in."
-    )
-
-
-class GetImagesParams(BaseModel):
-    """Capture all pictures of a camera."""
-
-    filter_source_names: list[str] = Field(
-        default_factory=list, title="Sources", description="Capture only these imagers of the camera; empty captures all of them."
-    )
-
-
-CAMERA_CAPTURE = (
-    CaptureMethod("GetImages", "All images", 1.0, GetImagesParams),
-    CaptureMethod("ReadImage", "One image", 1.0, ReadImageParams),
-)
-
-
-def quality_field() -> Any:
-    return Field(default=85, ge=1, le=100, title="JPEG quality", description="Higher is sharper and larger.", json_schema_extra={"unit": "%"})
-
-
-def frame_rate_field(default: float, description: str = "Most pictures per second.") -> Any:
-    return Field(default=default, gt=0, le=240, title="Frame rate", description=description, json_schema_extra={"unit": "Hz"})
-
-
-class CameraProblem(ViamGRPCError):
-    """A picture could not be given. The message says which camera, why, and what to do."""
-
-    def __init__(self, message: str, grpc_code: Status = Status.UNAVAILABLE) -> None:
-        super().__init__(message, grpc_code)
-
-    def __str__(self) -> str:
-        return self.message
+from gleaner.machine.models.pictures import CameraProblem, Picture
 
 
 class SourceState(StrEnum):
@@ -87,54 +31,6 @@ class SourceState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     LOST = "lost"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One encoded picture and when the light fell on the sensor."""
-
-    data: bytes
-    mime_type: str
-    width_px: int
-    height_px: int
-    captured_at_ns: int
-
-
-class SizedImage(NamedImage):
-    """A NamedImage of known size. The SDK's own constructor walks a JPEG byte by byte and can run past its end."""
-
-    def __init__(self, name: str, picture: Picture) -> None:
-        self.name = name
-        self._data = picture.data
-        self._mime_type = CameraMimeType.from_string(picture.mime_type)
-        self._width, self._height = picture.width_px, picture.height_px
-
-
-def encode_jpeg(frame: BgrFrame, quality: int) -> bytes:
-    """(height, width, 3) BGR → JPEG."""
-    import simplejpeg
-
-    return bytes(
-        simplejpeg.encode_jpeg(
-            np.ascontiguousarray(frame), quality=quality, colorspace="BGR", colorsubsampling="420", fastdct=True
-        )
-    )
-
-
-def jpeg_picture(frame: BgrFrame, quality: int, captured_at_ns: int) -> Picture:
-    return Picture(encode_jpeg(frame, quality), "image/jpeg", frame.shape[1], frame.shape[0], captured_at_ns)
-
-
-def decode_image(data: bytes) -> BgrFrame:
-    """JPEG, PNG and what else OpenCV reads → (height, width, 3) BGR, upright. Raises CameraProblem."""
-    import cv2
-
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if frame is None:
-        raise CameraProblem(
-            f"{len(data)} bytes are not a picture that can be read (JPEG, PNG, BMP, WebP, TIFF)", Status.DATA_LOSS
-        )
-    return np.asarray(frame, np.uint8)
 
 
 class FrameSource(abc.ABC):
@@ -373,75 +269,3 @@ class _Lazy:
                 assert self._make is not None
                 self._picture, self._make = self._make(), None
             return self._picture
-
-
-class FrameCamera(Camera):
-    """A viam-sdk camera on a FrameSource: one colour picture per read."""
-
-    def __init__(self, name: str, source: FrameSource, *, frame_rate: float = 0.0, intrinsics: IntrinsicParameters | None = None,
-                 on_close: Callable[[], None] = lambda: None) -> None:  # fmt: skip
-        super().__init__(name)
-        self.source = source
-        self._frame_rate = frame_rate
-        self._intrinsics = intrinsics
-        self._on_close = on_close
-        self._closed = False
-
-    async def get_images(
-        self,
-        *,
-        filter_source_names: Sequence[str] | None = None,
-        extra: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        **_: Any,
-    ) -> tuple[Sequence[NamedImage], ResponseMetadata]:
-        check_source_filter(self.name, filter_source_names, SOURCE_NAME)
-        picture = await self.source.read(DEFAULT_TIMEOUT_S if timeout is None else timeout)
-        return [SizedImage(SOURCE_NAME, picture)], response_metadata(picture.captured_at_ns)
-
-    async def get_point_cloud(
-        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
-    ) -> tuple[bytes, str]:
-        raise CameraProblem(f"camera {self.name} has no depth, so it has no point cloud", Status.UNIMPLEMENTED)
-
-    async def get_properties(self, *, timeout: float | None = None, **_: Any) -> GetPropertiesResponse:
-        return GetPropertiesResponse(
-            supports_pcd=False,
-            mime_types=["image/jpeg"],
-            frame_rate=self._frame_rate,
-            intrinsic_parameters=self._intrinsics,
-        )
-
-    async def get_geometries(
-        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None
-    ) -> Sequence[Geometry]:
-        return []
-
-    async def get_status(self, *, timeout: float | None = None, **_: Any) -> Mapping[str, Any]:
-        return {"state": str(self.source.state), "error": self.source.error, "frames": self.source.frames}
-
-    async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self.source.stop)
-            self._on_close()
-
-
-def check_source_filter(camera: str, names: Sequence[str] | None, *known: str) -> None:
-    """Raises CameraProblem (INVALID_ARGUMENT) for a name given twice or a source this camera does not have."""
-    names = list(names or ())
-    if len(set(names)) != len(names):
-        raise CameraProblem(
-            f"camera {camera}: filter_source_names lists a name twice: {', '.join(names)}", Status.INVALID_ARGUMENT
-        )
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise CameraProblem(
-            f"camera {camera} has no source {unknown[0]!r}: it has a single one; leave filter_source_names empty", Status.INVALID_ARGUMENT
-        )
-
-
-def response_metadata(captured_at_ns: int) -> ResponseMetadata:
-    metadata = ResponseMetadata()
-    metadata.captured_at.FromNanoseconds(captured_at_ns)
-    return metadata

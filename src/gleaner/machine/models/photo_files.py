@@ -6,7 +6,7 @@ import struct
 import time
 from pathlib import Path
 
-from gleaner.machine.models.frames import CameraProblem, Picture, decode_image, jpeg_picture
+from gleaner.machine.models.pictures import CameraProblem, Picture, decode_image, jpeg_picture
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -24,7 +24,9 @@ def load_photo(path: Path, quality: int) -> Picture:
     if data[:2] == b"\xff\xd8" and exif_orientation(data) == 1:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            if data.rstrip(b"\x00").endswith(b"\xff\xd9"):  # a torn file has a good header but no end; let the decoder judge it
+            if data.rstrip(b"\x00").endswith(
+                b"\xff\xd9"
+            ):  # a torn file has a good header but no end; let the decoder judge it
                 return Picture(data, "image/jpeg", width, height, time.time_ns())
         except ValueError as error:
             raise CameraProblem(f"{path} is not a readable JPEG: {error}") from error
