@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gleaner.app.services.packages import PackageService
     from gleaner.app.services.readings import ReadingService
     from gleaner.app.services.thumbnails import Thumbnails
+    from gleaner.app.store.cleaning import Cleaner
     from gleaner.app.store.ingest import Ingest
     from gleaner.app.store.packs import PackStore
     from gleaner.app.store.spool import Spool
@@ -67,6 +68,7 @@ class AppContext:
     spool: Spool = field(init=False)
     ingest: Ingest = field(init=False)
     thumbnails: Thumbnails = field(init=False)
+    cleaner: Cleaner = field(init=False)
     items: ItemService = field(init=False)
     readings: ReadingService = field(init=False)
     datasets: DatasetService = field(init=False)

@@ -1,0 +1,226 @@
+"""Finding and reading items. Everything is limited to what the caller may see."""
+
+from __future__ import annotations
+
+import array
+import base64
+import binascii
+import json
+import sys
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from gleaner.app.caller import Caller
+from gleaner.app.database import Database
+from gleaner.app.errors import InvalidInput, NotFound
+from gleaner.app.services import facets
+from gleaner.app.services.items_filter import conditions, matching, visible_origins
+from gleaner.app.services.items_values import Content, Facets, Item, ItemBox, ItemFilter, Origin, Page
+from gleaner.app.store import tables as t
+from gleaner.app.store.pack_format import Position
+from gleaner.app.store.packs import PackStore
+from gleaner.app.store.records import Box, Classification
+
+MOST_LOOKED_UP = 2000
+_DEFAULT_PAGE = 50
+_ITEM = t.item.c
+
+
+class ItemReader:
+    def __init__(self, database: Database, packs: PackStore) -> None:
+        self._database = database
+        self._packs = packs
+
+    def index(self, caller: Caller, wanted: ItemFilter) -> bytes:
+        """Rows of all matching items, newest first, as little-endian u32."""
+        with self._database.read() as db:
+            query = self._select(db, caller, wanted, _ITEM.row)
+            rows = array.array("I", _first_column(db, query.order_by(_ITEM.captured_ns.desc(), _ITEM.row.desc())))
+        if sys.byteorder == "big":
+            rows.byteswap()
+        return rows.tobytes()
+
+    def facets(self, caller: Caller, wanted: ItemFilter) -> Facets:
+        with self._database.read() as db:
+            return facets.count(db, visible_origins(db, caller, wanted.organization_ids), wanted)
+
+    def lookup(self, caller: Caller, rows: Sequence[int]) -> list[Item]:
+        """The items of these rows in this order, without those that are gone or hidden."""
+        if len(rows) > MOST_LOOKED_UP:
+            raise InvalidInput(f"{len(rows)} rows were asked for at once", f"Ask for at most {MOST_LOOKED_UP}.")
+        with self._database.read() as db:
+            found = {item.row: item for item in self._load(db, caller, rows)}
+        return [found[row] for row in rows if row in found]
+
+    def get(self, caller: Caller, row: int) -> Item:
+        """Raises NotFound."""
+        found = self.lookup(caller, [row])
+        if not found:
+            raise NotFound(f"There is no item {row}", "It may have been deleted; reload the page.")
+        return found[0]
+
+    def by_ids(self, caller: Caller, binary_data_ids: Sequence[str]) -> list[Item]:
+        """By Viam's ids or bare file ids, in their order. Raises InvalidInput (malformed or none), NotFound."""
+        return self.lookup(caller, self.rows_of_ids(caller, binary_data_ids))
+
+    def rows_of_ids(self, caller: Caller, binary_data_ids: Sequence[str]) -> list[int]:
+        """As `by_ids`, rows only."""
+        if not binary_data_ids or not all(binary_data_ids):
+            raise InvalidInput("No item ids were given", "Give at least one binary data id.")
+        file_ids = [_file_id(one) for one in binary_data_ids]
+        with self._database.read() as db:
+            origins = {one.id: one for one in visible_origins(db, caller)}
+            rows = {}
+            for start in range(0, len(file_ids), 500):
+                query = sa.select(_ITEM.file_id, _ITEM.row, _ITEM.origin_id).where(_ITEM.deleted_ns.is_(None))
+                for file_id, row, origin_id in db.execute(
+                    query.where(_ITEM.file_id.in_(file_ids[start : start + 500]))
+                ):
+                    if origin_id in origins:
+                        rows[file_id] = row
+        missing = [one for one, file_id in zip(binary_data_ids, file_ids, strict=True) if file_id not in rows]
+        if missing:
+            raise NotFound(f"There is no item {missing[0]}", "It may have been deleted, or you may not see it.")
+        return [rows[file_id] for file_id in file_ids]
+
+    def page(
+        self, caller: Caller, wanted: ItemFilter, limit: int = 0, last: str = "", *, ascending: bool = False
+    ) -> Page:
+        """Up to `limit` items (50 by default, at most 2000) by capture time, behind the page that gave `last`."""
+        time, row = _ITEM.captured_ns, _ITEM.row
+        size = min(limit or _DEFAULT_PAGE, MOST_LOOKED_UP)
+        with self._database.read() as db:
+            query = self._select(db, caller, wanted, row, time)
+            if last:
+                edge, behind = sa.tuple_(time, row), sa.tuple_(*(sa.literal(value) for value in _parse_last(last)))
+                query = query.where(edge > behind if ascending else edge < behind)
+            order = (time, row) if ascending else (time.desc(), row.desc())
+            keys = db.execute(query.order_by(*order).limit(size)).all()
+            found = {item.row: item for item in self._load(db, caller, [key.row for key in keys])}
+        items = [found[key.row] for key in keys if key.row in found]
+        return Page(items, _format_last(keys[-1].captured_ns, keys[-1].row) if keys else last)
+
+    def count(self, caller: Caller, wanted: ItemFilter) -> tuple[int, int]:
+        """(items, bytes) that match."""
+        with self._database.read() as db:
+            columns = sa.func.count(), sa.func.coalesce(sa.func.sum(_ITEM.size_bytes), 0)
+            count, size = db.execute(self._select(db, caller, wanted, *columns)).one()
+        return int(count), int(size)
+
+    def rows(self, caller: Caller, wanted: ItemFilter) -> list[int]:
+        with self._database.read() as db:
+            return _first_column(db, self._select(db, caller, wanted, _ITEM.row))
+
+    def tags(self, caller: Caller, wanted: ItemFilter) -> list[str]:
+        """Every tag of the matching items."""
+        return self._values_of(caller, wanted, t.item_tag, t.item_tag.c.tag)
+
+    def labels(self, caller: Caller, wanted: ItemFilter) -> list[str]:
+        """Every box label of the matching items."""
+        return self._values_of(caller, wanted, t.item_box, t.item_box.c.label)
+
+    def content(self, caller: Caller, row: int) -> Content:
+        """Raises NotFound."""
+        item = self.get(caller, row)
+        return Content(item, lambda start, length: self._read(row, start, length))
+
+    def _read(self, row: int, start: int, length: int) -> Iterator[bytes]:
+        pack_id, position = self.position(row)
+        yield from self._packs.chunks(pack_id, position, start, length)
+
+    def position(self, row: int) -> tuple[int, Position]:
+        """Where an item's bytes are, for code that has already checked its caller. Raises NotFound."""
+        columns = (_ITEM.pack_id, _ITEM.record_offset, _ITEM.body_offset, _ITEM.size_bytes)
+        with self._database.read() as db:
+            found = db.execute(sa.select(*columns).where(_ITEM.row == row)).one_or_none()
+        if found is None or found.pack_id is None:
+            raise NotFound(f"The bytes of item {row} are gone", "It was deleted more than a day ago.")
+        return found.pack_id, Position(found.record_offset, found.body_offset, found.size_bytes)
+
+    # Parts of the above
+
+    def _select(
+        self, db: sa.Connection, caller: Caller, wanted: ItemFilter, *columns: sa.ColumnElement[object]
+    ) -> sa.Select[tuple[object, ...]]:
+        origins = matching(visible_origins(db, caller, wanted.organization_ids), wanted)
+        return sa.select(*columns).where(*conditions(db, wanted, origins))
+
+    def _values_of(self, caller: Caller, wanted: ItemFilter, table: sa.Table, column: sa.Column[str]) -> list[str]:
+        with self._database.read() as db:
+            rows = self._select(db, caller, wanted, _ITEM.row)
+            return list(db.scalars(sa.select(column).where(table.c.row.in_(rows)).distinct().order_by(column)))
+
+    def _load(self, db: sa.Connection, caller: Caller, rows: Sequence[int]) -> Iterator[Item]:
+        origins = {one.id: one for one in visible_origins(db, caller)}
+        wanted = t.rows_in(list(rows), db.dialect.name)
+        found = db.execute(sa.select(t.item).where(_ITEM.row.in_(wanted), _ITEM.deleted_ns.is_(None))).all()
+        details = _Details(db, wanted)
+        for one in found:
+            if one.origin_id in origins:
+                yield details.item(one, origins[one.origin_id])
+
+
+class _Details:
+    """Tags, boxes and datasets of some items, each read with one query."""
+
+    def __init__(self, db: sa.Connection, rows: sa.Select[tuple[int]]) -> None:
+        self._tags: dict[int, list[str]] = {}
+        self._boxes: dict[int, list[ItemBox]] = {}
+        self._datasets: dict[int, list[tuple[str, str]]] = {}
+        tag, box, member = t.item_tag.c, t.item_box, t.dataset_item.c
+        for row, name in db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(rows)).order_by(tag.row, tag.tag)):
+            self._tags.setdefault(row, []).append(name)
+        for one in db.execute(sa.select(box).where(box.c.row.in_(rows)).order_by(box.c.id)):
+            drawn = Box(one.label, one.x_min, one.y_min, one.x_max, one.y_max, one.confidence)
+            self._boxes.setdefault(one.row, []).append(ItemBox(one.id, drawn))
+        names = sa.select(member.row, t.dataset.c.id, t.dataset.c.name).join(
+            t.dataset, t.dataset.c.id == member.dataset_id
+        )
+        for row, dataset_id, name in db.execute(names.where(member.row.in_(rows)).order_by(t.dataset.c.name)):
+            self._datasets.setdefault(row, []).append((dataset_id, name))
+
+    def item(self, one: sa.Row[tuple[object, ...]], origin: Origin) -> Item:
+        seen = json.loads(one.classifications) if one.classifications else []
+        return Item(
+            row=one.row,
+            file_id=one.file_id,
+            origin=origin,
+            file_name=one.file_name,
+            file_ext=one.file_ext,
+            size_bytes=one.size_bytes,
+            width=one.width,
+            height=one.height,
+            captured_ns=one.captured_ns,
+            received_ns=one.received_ns,
+            synced_ns=one.synced_ns,
+            method_parameters=json.loads(one.method_parameters) if one.method_parameters else {},
+            tags=tuple(self._tags.get(one.row, ())),
+            boxes=tuple(self._boxes.get(one.row, ())),
+            classifications=tuple(Classification(c["label"], c["confidence"]) for c in seen),
+            datasets=tuple(self._datasets.get(one.row, ())),
+        )
+
+
+def _first_column(db: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[int]:
+    """Straight from the driver: SQLAlchemy's row objects cost more than the query when there are 100,000 of them."""
+    return [row[0] for row in db.execute(query).cursor.fetchall()]  # type: ignore[union-attr]
+
+
+def _file_id(binary_data_id: str) -> str:
+    parts = binary_data_id.split("/")
+    if len(parts) not in (1, 3) or not parts[-1]:
+        raise InvalidInput(f"{binary_data_id!r} is no item id", "It looks like <organization>/<location>/<file id>.")
+    return parts[-1]
+
+
+def _format_last(captured_ns: int, row: int) -> str:
+    return base64.urlsafe_b64encode(f"{captured_ns}:{row}".encode()).decode()
+
+
+def _parse_last(last: str) -> tuple[int, int]:
+    try:
+        captured, row = base64.urlsafe_b64decode(last).decode().split(":")
+        return int(captured), int(row)
+    except (ValueError, binascii.Error) as err:
+        raise InvalidInput(f"{last!r} is no page marker", "Send `last` as the previous page gave it.") from err
