@@ -1,0 +1,132 @@
+"""gRPC calls to the app, authenticated as this part.
+
+AppError
+├── AppUnreachable   no answer now: keep what runs and try again
+└── AppRefused       the app answered and said no: its code tells whether the request or the credentials are wrong
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+from grpclib import GRPCError, Status
+from grpclib.client import Channel
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
+
+from gleaner.wire.machine_config import CloudConfig, ConfigProblem
+
+#: Source: Viam's documented read timeout for configuration.
+TIMEOUT_S = 15.0
+
+_TRANSIENT = frozenset({Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.RESOURCE_EXHAUSTED, Status.ABORTED})
+
+
+class AppError(Exception):
+    """The app did not do what it was asked."""
+
+
+class AppUnreachable(AppError):
+    pass
+
+
+class AppRefused(AppError):
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message or status.name.lower())
+        self.status = status
+
+
+def client_tls(cloud: CloudConfig) -> ssl.SSLContext:
+    """Trusts only the app's own authority when the machine was given one, else what the system trusts."""
+    if not cloud.ca_certificate:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cadata=cloud.ca_certificate)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigProblem(
+            [("cloud.ca_certificate", f"is not a PEM certificate: download machine.json again ({error})")]
+        ) from error
+    return context
+
+
+class AppConnection:
+    """Usable from one event loop; `close` when done. Calls raise AppUnreachable or AppRefused and nothing else."""
+
+    def __init__(self, cloud: CloudConfig) -> None:
+        parts = urlsplit(cloud.app_address if "://" in cloud.app_address else f"https://{cloud.app_address}")
+        if not parts.hostname or parts.scheme not in ("http", "https"):
+            problem = f"{cloud.app_address!r} is not an address: write it like http://127.0.0.1:8091 or https://app.example:8091"
+            raise ConfigProblem([("cloud.app_address", problem)])
+        tls = parts.scheme == "https"
+        self.address = f"{parts.hostname}:{parts.port or (443 if tls else 80)}"
+        self._cloud = cloud
+        self._channel = Channel(
+            parts.hostname, parts.port or (443 if tls else 80), ssl=_grpc_tls(cloud) if tls else None
+        )
+        self._token = ""
+
+    def close(self) -> None:
+        self._channel.close()
+
+    async def call(self, stub: type[Any], method: str, request: Any, *, timeout_s: float = TIMEOUT_S) -> Any:
+        """One unary call as this part; authenticates when needed."""
+        if not self._token:
+            self._token = await self._authenticate(timeout_s)
+        try:
+            return await self.call_as(self._token, stub, method, request, timeout_s=timeout_s)
+        except AppRefused as error:
+            if error.status is not Status.UNAUTHENTICATED:
+                raise
+            # The app's signing key may have changed: once more with a new token.
+            self._token = await self._authenticate(timeout_s)
+            return await self.call_as(self._token, stub, method, request, timeout_s=timeout_s)
+
+    async def call_as(
+        self, token: str, stub: type[Any], method: str, request: Any, *, timeout_s: float = TIMEOUT_S
+    ) -> Any:
+        metadata = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            return await getattr(stub(self._channel), method)(request, timeout=timeout_s, metadata=metadata)
+        except GRPCError as error:
+            if error.status in _TRANSIENT:
+                raise AppUnreachable(
+                    f"the app at {self.address} answers {error.status.name}: {error.message or ''}".rstrip(": ")
+                ) from error
+            raise AppRefused(error.status, error.message or "") from error
+        except ssl.SSLCertVerificationError as error:
+            raise AppUnreachable(
+                f"the app at {self.address} shows a certificate that this machine does not trust ({error.verify_message}): "
+                "download machine.json again, or set cloud.ca_certificate"
+            ) from error
+        except (TimeoutError, OSError, StreamTerminatedError, ProtocolError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "no answer"
+            raise AppUnreachable(f"the app at {self.address} cannot be reached: {reason}") from error
+
+    async def authenticate(self, entity: str, kind: str, secret: str, *, timeout_s: float = TIMEOUT_S) -> str:
+        """An access token for these credentials."""
+        request = AuthenticateRequest(entity=entity, credentials=Credentials(type=kind, payload=secret))
+        response = await self.call_as("", AuthServiceStub, "Authenticate", request, timeout_s=timeout_s)
+        return str(response.access_token)
+
+    async def _authenticate(self, timeout_s: float) -> str:
+        key = self._cloud.api_key
+        if key is not None:
+            return await self.authenticate(key.id, "api-key", key.key, timeout_s=timeout_s)
+        return await self.authenticate(self._cloud.id, "robot-secret", self._cloud.secret, timeout_s=timeout_s)
+
+
+def http_credentials(cloud: CloudConfig) -> dict[str, str]:
+    """The headers by which the app's HTTP door knows this part."""
+    if cloud.secret:
+        return {"part_id": cloud.id, "secret": cloud.secret}
+    if cloud.api_key is not None:
+        return {"part_id": cloud.id, "key_id": cloud.api_key.id, "key": cloud.api_key.key}
+    return {"part_id": cloud.id}
+
+
+def _grpc_tls(cloud: CloudConfig) -> ssl.SSLContext:
+    context = client_tls(cloud)
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -1,0 +1,82 @@
+"""Everything between one machine and its app, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from gleaner.machine.cloud.configuration import ConfigPoller
+from gleaner.machine.cloud.connection import AppConnection
+from gleaner.machine.cloud.keys import AppKeyVerifier
+from gleaner.machine.cloud.link import Link
+from gleaner.machine.cloud.logs import LogShipper
+from gleaner.machine.cloud.packages import PackageManager
+from gleaner.machine.home import MachineHome
+from gleaner.wire.machine_config import CloudConfig
+
+if TYPE_CHECKING:
+    from gleaner.machine.machine import Machine
+
+_LOG = logging.getLogger("gleaner.cloud")
+
+_LAST_LOGS_S = 1.0
+
+
+class CloudService:
+    def __init__(self, machine: Machine, home: MachineHome, cloud: CloudConfig) -> None:
+        self._machine = machine
+        self._connection = AppConnection(cloud)
+        self.verify_key = AppKeyVerifier(self._connection, cloud.id)
+        self.packages = PackageManager(
+            self._connection, cloud, home.path / "packages", reapply=machine.reapply, is_used=self._is_package_used
+        )
+        self._poller = ConfigPoller(self._connection, cloud, home.cached_config(cloud.id), machine.apply)
+        self._poller.on_restart = self._restart
+        self._logs = LogShipper(self._connection, cloud.id)
+        self._link = Link(cloud, home.socket_path, machine.status, self._notice) if cloud.web_address else None
+
+    async def start(self) -> None:
+        logging.getLogger().addHandler(self._logs)
+        self._machine.spawn(self._poller.run(), "configuration from the app")
+        self._machine.spawn(self._logs.run(), "logs to the app")
+        if self._link is not None:
+            self._machine.graph.on_change(self._link.status_changed)
+            self.packages.on_change = self._link.status_changed
+            self._machine.spawn(self._link.run(), "link to the app")
+        else:
+            _LOG.warning(
+                "cloud.web_address is missing: the app can configure this machine but not show or drive it live"
+            )
+
+    async def stop(self) -> None:
+        await self.packages.close()
+        logging.getLogger().removeHandler(self._logs)
+        await self._logs.flush_last(_LAST_LOGS_S)
+        self._connection.close()
+
+    def _notice(self, notice: dict[str, Any]) -> None:
+        kind = notice["type"]
+        if kind == "config_changed":
+            self._poller.poke()
+        elif kind == "restart":
+            _LOG.info("the app asks for a restart")
+            self._restart()
+        elif kind == "sync_now":
+            self._machine.spawn(self._sync_now(), "sync on request of the app")
+
+    def _restart(self) -> None:
+        from gleaner.machine.machine import Exit
+
+        self._machine.end(Exit.RESTART)
+
+    async def _sync_now(self) -> None:
+        for node in self._machine.graph.nodes:
+            sync = getattr(node.instance, "sync", None)
+            if node.key.subtype == "data_manager" and sync is not None:
+                async with asyncio.timeout(60):
+                    await sync()
+
+    def _is_package_used(self, name: str) -> bool:
+        plans = [plan for node in self._machine.graph.nodes for plan in (node.plan, node.target) if plan is not None]
+        return any(package.name == name for plan in plans for package in plan.packages)

@@ -1,0 +1,66 @@
+"""The local configuration file: read, checked and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from watchfiles import awatch
+
+from gleaner.wire.machine_config import ConfigProblem, MachineConfig, expand_environment, parse_config
+
+_LOG = logging.getLogger(__name__)
+
+#: Source: Viam's documented debounce of its configuration file.
+_DEBOUNCE_MS = 500
+
+
+def read_config_file(path: Path) -> MachineConfig:
+    """Raises ConfigProblem for anything that keeps the file from being used, with the line of a JSON error."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigProblem([("", "the file does not exist: check the path given with --config")], str(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigProblem([("", f"the file cannot be read: {error}")], str(path)) from error
+    try:
+        value = json.loads(expand_environment(text))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ConfigProblem([(place, f"{error.msg}: this is not JSON")], str(path)) from error
+    return parse_config(value, str(path))
+
+
+async def watch_config_file(path: Path, current: MachineConfig) -> AsyncIterator[MachineConfig]:
+    """Each usable new content. A file that cannot be used is logged once and changes nothing.
+
+    The folder is watched, not the file: editors replace files, and the file may be gone for a moment.
+    """
+    complaint = ""
+    target = path.absolute()
+    stop = asyncio.Event()
+    changes = awatch(
+        target.parent,
+        watch_filter=lambda _change, changed: Path(changed) == target,
+        debounce=_DEBOUNCE_MS,
+        recursive=False,
+        stop_event=stop,
+    )
+    try:
+        async for _ in changes:
+            try:
+                config = await asyncio.to_thread(read_config_file, path)
+            except ConfigProblem as problem:
+                if str(problem) != complaint:
+                    _LOG.error("%s; the running configuration stays", problem)
+                complaint = str(problem)
+                continue
+            complaint = ""
+            if config != current:
+                current = config
+                yield config
+    finally:
+        stop.set()

@@ -1,0 +1,147 @@
+"""A running machine: one configuration at a time, its resources, its robot API and its connection to the app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from gleaner.machine import models
+from gleaner.machine.cloud.service import CloudService
+from gleaner.machine.graph import ResourceGraph
+from gleaner.machine.home import MachineHome
+from gleaner.machine.host import MachineHost
+from gleaner.machine.names import ResourceKey
+from gleaner.machine.node import State
+from gleaner.machine.placeholders import NoPackages
+from gleaner.machine.rpc.auth import Authenticator
+from gleaner.machine.rpc.listeners import ListenProblem
+from gleaner.machine.rpc.operations import Operations
+from gleaner.machine.rpc.robot_service import RobotContext
+from gleaner.machine.rpc.server import RobotServer
+from gleaner.machine.rpc.sessions import Sessions
+from gleaner.machine.rpc.stop import stop_resource
+from gleaner.machine.status import NoPackageReports, link_status
+from gleaner.wire.machine_config import CloudConfig, MachineConfig
+
+_LOG = logging.getLogger(__name__)
+
+#: A TCP port that was taken is tried again this often while the machine runs.
+_LISTEN_RETRY_S = 5.0
+
+
+class Exit(Enum):
+    """Why a machine ended by itself."""
+
+    SHUTDOWN = "shutdown"
+    RESTART = "restart"
+
+
+class Machine:
+    """`start`, then `apply` each configuration, then `stop`. One per process and home folder."""
+
+    def __init__(self, home: MachineHome, cloud: CloudConfig | None, *, graph: ResourceGraph | None = None) -> None:
+        self.host = MachineHost(home.path, cloud)
+        self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.cloud = CloudService(self, home, cloud) if cloud is not None else None
+        packages = self.cloud.packages if self.cloud is not None else None
+        self.graph = graph or ResourceGraph(self.host, models.all_specs(), packages or NoPackages())
+        self.host.find = self.graph.resource
+        self.reports = packages or NoPackageReports()
+        self._home = home
+        self.configured = asyncio.Event()
+        self._apply_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        sessions = Sessions(self._stop_moved)
+        self._context = RobotContext(
+            self.host,
+            self.graph,
+            self.reports,
+            Operations(),
+            sessions,
+            lambda: self.end(Exit.SHUTDOWN),
+            self._is_initializing,
+        )
+        verify = self.cloud.verify_key if self.cloud is not None else None
+        self.server = RobotServer(self._context, Authenticator(home.token_key(), verify))
+
+    async def start(self) -> None:
+        await self.server.start_private(self._home.prepare_socket())
+        if self.cloud is not None:
+            await self.cloud.start()
+
+    async def apply(self, config: MachineConfig) -> None:
+        """Follow a configuration. Raises ListenProblem only from a machine without an app, when it first starts."""
+        async with self._apply_lock:
+            self.host.config = config
+            self._context.configured_at = datetime.now(UTC)
+            await self._listen(config)
+            if self.cloud is not None:
+                self.cloud.packages.configure(config.packages)
+            await self.graph.apply(config)
+            self.configured.set()
+
+    async def reapply(self) -> None:
+        """Look again at the resources, e.g. because a package arrived."""
+        if self.configured.is_set():
+            await self.graph.apply(self.host.config)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self.cloud is not None:
+            await self.cloud.stop()
+        await self.server.stop()
+        await self.graph.close()
+
+    def end(self, reason: Exit) -> None:
+        if not self.exit.done():
+            self.exit.set_result(reason)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something until it is done or the machine stops; its failure is logged."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def status(self) -> Any:
+        return link_status(self.host, self.graph, self.reports)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("%s failed", task.get_name(), exc_info=task.exception())
+
+    def _is_initializing(self) -> bool:
+        return not self.configured.is_set() or any(
+            node.state is State.CONFIGURING and node.retry_at == 0.0 for node in self.graph.nodes
+        )
+
+    async def _stop_moved(self, key: ResourceKey) -> None:
+        await stop_resource(self.graph, key)
+
+    async def _listen(self, config: MachineConfig) -> None:
+        try:
+            await self.server.configure(config)
+        except ListenProblem as problem:
+            if self.cloud is None and not self.configured.is_set():
+                raise
+            _LOG.error("the robot API has no TCP door: %s", problem)
+            self.spawn(self._listen_later(config), "open the robot API's TCP door")
+
+    async def _listen_later(self, config: MachineConfig) -> None:
+        while self.host.config is config:
+            await asyncio.sleep(_LISTEN_RETRY_S)
+            try:
+                async with self._apply_lock:
+                    if self.host.config is config:
+                        await self.server.configure(config)
+            except ListenProblem:
+                continue
+            _LOG.info("the robot API is at %s", self.server.url)
+            return

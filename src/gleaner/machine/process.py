@@ -1,0 +1,155 @@
+"""A machine as a process: start lines, signals, and an end that never hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from gleaner.machine.config_file import read_config_file, watch_config_file
+from gleaner.machine.home import HomeInUse, MachineHome
+from gleaner.machine.machine import Exit, Machine
+from gleaner.machine.node import State
+from gleaner.machine.rpc.listeners import ListenProblem
+from gleaner.wire.machine_config import ConfigProblem, MachineConfig
+
+_LOG = logging.getLogger(__name__)
+
+#: Ctrl-C to the end of the process. A driver stuck in the kernel must not keep the process alive longer.
+_STOP_LIMIT_S = 4.5
+#: How long the start lines wait for resources before they say which are not ready yet.
+_START_WAIT_S = 10.0
+
+
+class CannotStart(Exception):
+    """The machine cannot run as configured; the message is the one line for the user."""
+
+
+def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]) -> bool:
+    """Runs until a signal, a Shutdown call or a restart notice; True means: start again. Raises CannotStart."""
+    guard = _StopGuard()
+    try:
+        config = read_config_file(config_path)
+        with (
+            MachineHome(home or _default_home(config, config_path)) as machine_home,
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        ):
+            return runner.run(_run(config_path, config, machine_home, say, guard)) is Exit.RESTART
+    except (ConfigProblem, HomeInUse, ListenProblem) as problem:
+        raise CannotStart(str(problem)) from problem
+    except OSError as error:
+        raise CannotStart(f"the machine's folder cannot be used: {error}") from error
+    finally:
+        guard.cancel()
+
+
+async def _run(
+    config_path: Path, config: MachineConfig, home: MachineHome, say: Callable[[str], None], guard: _StopGuard
+) -> Exit | None:
+    loop = asyncio.get_running_loop()
+    machine = Machine(home, config.cloud)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _on_signal, machine)
+    try:
+        await machine.start()
+        if config.cloud is None:
+            await machine.apply(config)
+            machine.spawn(_follow_file(config_path, config, machine), "configuration file")
+        elif config.components or config.services:
+            _LOG.warning(
+                "%s has a cloud section: its components and services come from the app, those in the file are ignored",
+                config_path,
+            )
+        machine.spawn(_announce(machine, say), "start lines")
+        return await machine.exit
+    except asyncio.CancelledError:
+        return None
+    finally:
+        guard.start()
+        await machine.stop()
+        say("stopped")
+
+
+async def _follow_file(path: Path, config: MachineConfig, machine: Machine) -> None:
+    async for changed in watch_config_file(path, config):
+        if changed.cloud is not None:
+            _LOG.warning("%s has a cloud section now: start the machine again to connect it to the app", path)
+            continue
+        _LOG.info("%s changed: following it", path)
+        await machine.apply(changed)
+
+
+async def _announce(machine: Machine, say: Callable[[str], None]) -> None:
+    """What is served where, and which resources are ready."""
+    say(f"home       {machine.host.home}")
+    if machine.host.cloud is not None:
+        say(f"app        {machine.host.cloud.web_address or machine.host.cloud.app_address}")
+        await machine.configured.wait()
+    if machine.server.url:
+        say(
+            f"robot API  {machine.server.url} ({'API key needed' if machine.server.is_authenticated else 'no credentials needed'})"
+        )
+    try:
+        async with asyncio.timeout(_START_WAIT_S):
+            await machine.graph.settle()
+    except TimeoutError:
+        pass
+    nodes = machine.graph.nodes
+    ready = [f"{node.key.subtype} {node.key.name}" for node in nodes if node.state is State.READY]
+    say(f"ready      {', '.join(ready) or 'no resources yet'}")
+    for node in nodes:
+        if node.state is not State.READY:
+            say(f"not ready  {node.key.subtype} {node.key.name}: {node.error or node.state.name.lower()}")
+
+
+def _on_signal(machine: Machine) -> None:
+    if machine.exit.done():
+        _LOG.warning("stopped at once")
+        os._exit(1)
+    machine.end(Exit.SHUTDOWN)
+
+
+class _StopGuard:
+    """Ends the process when stopping it takes too long."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        self._timer = threading.Timer(_STOP_LIMIT_S, self._give_up)
+        self._timer.daemon = True  # it must not itself keep the process alive
+        self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _give_up() -> None:
+        _LOG.error("something did not stop within %.1f s: the process ends without it", _STOP_LIMIT_S)
+        logging.shutdown()
+        os._exit(1)
+
+
+def _default_home(config: MachineConfig, config_path: Path) -> Path:
+    part = (
+        config.cloud.id
+        if config.cloud is not None
+        else f"local-{config_path.absolute().parent.name}-{config_path.stem}"
+    )
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in part)
+    return Path("~/.gleaner/machines").expanduser() / safe
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (it comes with the app's extra)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
