@@ -306,6 +306,19 @@ class FleetService:
             "capture": reported.get("capture") or {},
         }
 
+    def recent_items(self, machine_ids: list[str]) -> dict[str, int]:
+        """Pictures and files that arrived in the last 48 hours, by machine; the machines were checked by the caller."""
+        from gleaner.app.store.tables import item, origin
+
+        since = self._clock_ns() - 48 * 3600 * 1_000_000_000
+        recent = (
+            sa.select(origin.c.machine_id, sa.func.count())
+            .join(item, item.c.origin_id == origin.c.id)
+            .where(origin.c.machine_id.in_(machine_ids), item.c.captured_ns >= since, item.c.deleted_ns.is_(None))
+        )
+        with self._database.read() as db:
+            return dict(db.execute(recent.group_by(origin.c.machine_id)).tuples().all())
+
     # Configuration
 
     def put_config(self, caller: Caller, part_id: str, config: dict[str, Any], base_revision: str | None) -> str:
