@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from gleaner import __version__
 from gleaner.learn import metrics
-from gleaner.learn.errors import RunProblem
 from gleaner.learn.events import Events, utc_text
 from gleaner.learn.export import (
     check_export,
@@ -264,5 +263,3 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
     }
 
-
-__all__ = ["ClassificationRun", "RunProblem", "Surroundings"]

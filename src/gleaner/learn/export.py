@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -61,8 +62,8 @@ def export_classifier(
 def fold_temperature(network: Classifier, temperature: float) -> None:
     """Divides the logits by `temperature` for good, by way of the last layer."""
     with torch.no_grad():
-        network.head.weight /= temperature
-        network.head.bias /= temperature
+        network.head.weight.div_(temperature)
+        network.head.bias.div_(temperature)
 
 
 def check_export(path: Path, pictures: NDArray[np.uint8], expected: NDArray[np.float64]) -> float:
@@ -103,7 +104,7 @@ def classifier_properties(labels: list[str], task: str, threshold: float, versio
     }
 
 
-def _session(path: Path): # type: ignore[no-untyped-def]
+def _session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -118,7 +119,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(self, op: str, inputs: list[str], **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], **attributes: Any) -> str:
         name = f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name

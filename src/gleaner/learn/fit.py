@@ -170,7 +170,7 @@ def predict_logits(network: Classifier, pictures: Tensor, batch_size: int = 32) 
     network.eval()
     if not len(pictures):
         return torch.zeros(0, network.head.out_features)
-    return torch.cat([network(normalize(part.float() / 255)) for part in pictures.split(batch_size)])
+    return torch.cat([network(normalize(part.float() / 255)) for part in torch.split(pictures, batch_size)])
 
 
 class _Progress:

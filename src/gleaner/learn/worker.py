@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TextIO
 
 from gleaner.learn.errors import Canceled, RunProblem
@@ -69,7 +69,7 @@ def train(run_dir: Path, events: Events, started: float) -> None:
     events.done()
 
 
-def _import_classify():  # type: ignore[no-untyped-def]
+def _import_classify() -> ModuleType:
     prepare_environment()
     try:
         from gleaner.learn import classify

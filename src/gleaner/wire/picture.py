@@ -125,8 +125,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as error:
-        raise PictureProblem(f"the JPEG header is damaged ({error})") from error
+    except (ValueError, KeyError) as error:  # KeyError: simplejpeg meets a colour space it has no name for
+        raise PictureProblem("the JPEG is damaged or cut off in its header") from error
     return int(height), int(width)
 
 

@@ -1,0 +1,210 @@
+"""`rdk:builtin:mlmodel`: a vision service on an ML model. Which roles it has is found out by trying a small grey picture."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from grpclib import Status
+from pydantic import Field, field_validator
+from viam.proto.service.mlmodel import Metadata
+from viam.services.mlmodel import MLModel
+from viam.utils import struct_to_dict
+
+from gleaner.machine.models.base import Attributes, BuildContext, Host, ModelSpec
+from gleaner.machine.vision.classify import decode_classes, select_classes
+from gleaner.machine.vision.detect import DEFAULT_BOX_ORDER, Box, DetectorNames, decode_boxes, find_outputs
+from gleaner.machine.vision.inputs import InputLayout, Normalization, input_layout, make_input
+from gleaner.machine.vision.labels import LabelFilter, ModelAnswerProblem, read_labels
+from gleaner.machine.vision.service import VISION_CAPTURE, PictureVision, Seen, VisionProblem
+from gleaner.wire.picture import PictureProblem, picture_size, read_rgb
+
+_PROBE_SIDE, _PROBE_GREY = 5, 128
+
+
+class VisionMlModelAttributes(Attributes):
+    mlmodel_name: str = Field(min_length=1, title="ML model", description="Name of the ML model service that looks at the pictures.")
+    camera_name: str = Field(default="", title="Default camera", description="Used when a call names no camera.")
+    default_minimum_confidence: float = Field(
+        default=0.0, ge=0, le=1, title="Lowest confidence", description="What is less certain is not reported."
+    )
+    label_confidences: dict[str, float] = Field(
+        default_factory=dict, title="Lowest confidence by label", description="When given, only these labels are reported, each from its own confidence up."
+    )
+    label_path: str = Field(default="", title="Label file", description="One label per line; empty takes the ML model's.")
+    remap_input_names: dict[str, str] = Field(
+        default_factory=dict, title="Input names", description="The model's name for its input → image."
+    )
+    remap_output_names: dict[str, str] = Field(
+        default_factory=dict, title="Output names", description="The model's names → probability, or location, category and score."
+    )
+    xmin_ymin_xmax_ymax_order: list[int] = Field(
+        default_factory=lambda: list(DEFAULT_BOX_ORDER), title="Box order", description="What each number of a box is: 0 left, 1 top, 2 right, 3 bottom."
+    )
+    input_image_mean_value: list[float] = Field(
+        default_factory=lambda: [0.5] * 3, min_length=3, title="Mean", description="Subtracted from 0–1 channels of float models."
+    )
+    input_image_std_dev: list[float] = Field(
+        default_factory=lambda: [0.5] * 3, min_length=3, title="Standard deviation", description="Divides the channels of float models."
+    )
+    input_image_bgr: bool = Field(default=False, title="Blue first", description="The model wants blue, green, red.")
+
+    @field_validator("xmin_ymin_xmax_ymax_order")
+    @classmethod
+    def _permutation(cls, value: list[int]) -> list[int]:
+        if value and sorted(value) != [0, 1, 2, 3]:
+            raise ValueError("must hold 0, 1, 2 and 3 once each")
+        return value or list(DEFAULT_BOX_ORDER)
+
+    @field_validator("input_image_std_dev")
+    @classmethod
+    def _no_zero(cls, value: list[float]) -> list[float]:
+        if any(v == 0 for v in value):
+            raise ValueError("must not hold 0")
+        return value
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of one model instance."""
+
+    model: MLModel
+    layout: InputLayout
+    labels: list[str]
+    classifies: bool
+    detector: DetectorNames | None
+
+
+class MlModelVision(PictureVision):
+    """Looks the ML model up for every picture, so a model that is replaced by a newer version is picked up at once."""
+
+    def __init__(self, name: str, attributes: VisionMlModelAttributes, fallback: MLModel | None, host: Host) -> None:
+        super().__init__(name, attributes.camera_name, host)
+        self._attributes = attributes
+        self._fallback = fallback
+        self._prepared: Prepared | None = None
+        self._preparing = asyncio.Lock()
+        self._keep = LabelFilter(attributes.default_minimum_confidence, attributes.label_confidences)
+        mean, std = attributes.input_image_mean_value, attributes.input_image_std_dev
+        self._normalization = Normalization(tuple(mean), tuple(std), attributes.input_image_bgr)
+
+    async def refresh(self) -> None:
+        prepared = await self._ready()
+        self.classifies, self.detects = prepared.classifies, prepared.detector is not None
+
+    async def look(self, picture: bytes, count: int, timeout: float | None) -> Seen:
+        prepared = await self._ready()
+        try:
+            size, tensor = await asyncio.to_thread(self._prepare_picture, picture, prepared.layout)
+        except PictureProblem as error:
+            raise VisionProblem(f"vision service {self.name} cannot use the picture: {error}") from error
+        began = time.perf_counter()
+        outputs = await prepared.model.infer({prepared.layout.name: tensor}, timeout=timeout)
+        inference_ms = (time.perf_counter() - began) * 1000
+        try:
+            classes = self._classes(prepared, outputs, count)
+            boxes = self._boxes(prepared, outputs, size)
+        except ModelAnswerProblem as error:
+            raise VisionProblem(f"vision service {self.name}: {error}", Status.FAILED_PRECONDITION) from error
+        return Seen(classes, boxes, size, inference_ms)
+
+    def _prepare_picture(self, picture: bytes, layout: InputLayout) -> tuple[tuple[int, int], Any]:
+        pixels = read_rgb(picture, fit=layout.size)
+        size = picture_size(picture) if layout.size else (pixels.shape[0], pixels.shape[1])
+        return size, make_input(pixels, layout, self._normalization)
+
+    def _classes(self, prepared: Prepared, outputs: Any, count: int) -> list[tuple[str, float]] | None:
+        if not prepared.classifies:
+            return None
+        classes = decode_classes(outputs, self._attributes.remap_output_names, prepared.labels)
+        return select_classes(classes, self._keep, count)
+
+    def _boxes(self, prepared: Prepared, outputs: Any, size: tuple[int, int]) -> list[Box] | None:
+        if prepared.detector is None:
+            return None
+        order, layout = self._attributes.xmin_ymin_xmax_ymax_order, prepared.layout
+        boxes = decode_boxes(outputs, prepared.detector, prepared.labels, order, layout.size or size, size)
+        return [box for box in boxes if self._keep.passes(box.label, box.confidence)]
+
+    async def _ready(self) -> Prepared:
+        model = self._host.resource(self._attributes.mlmodel_name, "mlmodel") or self._fallback
+        if model is None:
+            raise VisionProblem(
+                f"vision service {self.name}: ML model {self._attributes.mlmodel_name!r} is not ready", Status.UNAVAILABLE
+            )
+        if self._prepared is None or self._prepared.model is not model:
+            async with self._preparing:
+                if self._prepared is None or self._prepared.model is not model:
+                    self._prepared = await self._probe(cast(MLModel, model))
+        return self._prepared
+
+    async def _probe(self, model: MLModel) -> Prepared:
+        """Runs a grey picture through the model and sees which roles can make sense of the answer."""
+        attributes = self._attributes
+        metadata = await model.metadata()
+        if not metadata.input_info:
+            raise VisionProblem(f"ML model {attributes.mlmodel_name!r} tells of no input", Status.FAILED_PRECONDITION)
+        first = metadata.input_info[0]
+        try:
+            layout = input_layout(first.name, first.data_type, list(first.shape), attributes.remap_input_names)
+            labels = await asyncio.to_thread(_labels_of, metadata, attributes.label_path)
+            grey = np.full((_PROBE_SIDE, _PROBE_SIDE, 3), _PROBE_GREY, np.uint8)
+            outputs = await model.infer({layout.name: make_input(grey, layout, self._normalization)})
+        except ModelAnswerProblem as error:
+            raise VisionProblem(f"vision service {self.name}: {error}", Status.FAILED_PRECONDITION) from error
+        reasons: list[str] = []
+        classifies, detector = True, None
+        try:
+            decode_classes(outputs, attributes.remap_output_names, labels)
+        except ModelAnswerProblem as error:
+            classifies = False
+            reasons.append(f"as classifier: {error}")
+        try:
+            detector = find_outputs(outputs, attributes.remap_output_names)
+            size = layout.size or (_PROBE_SIDE, _PROBE_SIDE)
+            decode_boxes(outputs, detector, labels, attributes.xmin_ymin_xmax_ymax_order, size, size)
+        except ModelAnswerProblem as error:
+            detector = None
+            reasons.append(f"as detector: {error}")
+        if not classifies and detector is None:
+            raise VisionProblem(
+                f"ML model {attributes.mlmodel_name!r} does not fulfill any method of the vision service ({'; '.join(reasons)})",
+                Status.FAILED_PRECONDITION,
+            )
+        return Prepared(model, layout, labels, classifies, detector)
+
+
+def _labels_of(metadata: Metadata, own_path: str) -> list[str]:
+    if own_path:
+        return read_labels(own_path)
+    extra = struct_to_dict(metadata.output_info[0].extra) if metadata.output_info else {}
+    path = extra.get("labels")
+    return read_labels(path) if isinstance(path, str) and path else []
+
+
+def _dependencies(attributes: Any) -> list[str]:
+    return [name for name in (attributes.mlmodel_name, attributes.camera_name) if name]
+
+
+async def _build(context: BuildContext) -> MlModelVision:
+    attributes: VisionMlModelAttributes = context.attributes
+    model = cast("MLModel | None", context.dependencies.get(attributes.mlmodel_name))
+    vision = MlModelVision(context.name, attributes, model, context.host)
+    await vision.refresh()
+    return vision
+
+
+SPEC = ModelSpec(
+    api="rdk:service:vision",
+    model="rdk:builtin:mlmodel",
+    title="Vision on an ML model",
+    description="Names what a camera sees, with a confidence, or draws boxes around it, using an ML model service.",
+    icon="eye",
+    attributes=VisionMlModelAttributes,
+    build=_build,
+    dependencies=_dependencies,
+    capture=VISION_CAPTURE,
+)
