@@ -1,0 +1,250 @@
+"""The capture directory: who owns it, what its files are called, what a crash leaves in it.
+
+Layout (Viam's): `<root>/<api>/<resource>/<method>/<time>.prog` while a file is written, `….capture` once it is complete;
+`:` becomes `_`. Directories are 0700, files 0600. `<root>/failed/` holds what the app can never take, each file beside a
+`.reason.json`. `<root>/.gleaner/` is ours: the ledger and the sync process's lock.
+
+Writing: one process, the holder of the flock on `<root>` itself. Deleting: only the sync process, and recovery.
+A crash leaves `.prog` files. Whoever takes the lock finishes them: no other writer can exist at that moment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from gleaner.machine.capture.errors import CaptureDirectoryBusy
+from gleaner.wire.capture_file import (
+    BINARY_METHODS,
+    COMPLETE_SUFFIX,
+    IN_PROGRESS_SUFFIX,
+    CaptureFileError,
+    find_layout,
+)
+
+FAILED = "failed"
+REASON_SUFFIX = ".reason.json"
+STATE = ".gleaner"
+SYNC_LOCK_FILE = "sync.lock"
+SMALLEST_FILE_BYTES = 64
+"""Shorter than any header plus record: nothing that was ever counted can be in it."""
+SKIPPED_DIRECTORIES = frozenset((FAILED, "datasetUpload", STATE))
+"""At any depth: neither scanned nor sent. The first two are Viam's rule."""
+
+
+def collector_path(api: str, resource: str, method: str) -> str:
+    """Where one collector's files go, relative to the root: `rdk_component_camera/cam/ReadImage`."""
+    return "/".join(part.replace(":", "_").replace("/", "_") for part in (api, resource, method))
+
+
+def is_binary_path(directory: str) -> bool:
+    """Whether the files of a directory (as `collector_path` makes it) hold one binary record each."""
+    return directory.rsplit("/", 1)[-1] in BINARY_METHODS
+
+
+def file_stem(time_ns: int) -> str:
+    """Viam's file name for a local time: `2024-05-01T12_30_05.123456+02_00`, with `Z` for an offset of zero."""
+    seconds, nanos = divmod(time_ns, 1_000_000_000)
+    local = datetime.fromtimestamp(seconds).astimezone()
+    zone = local.strftime("%z")
+    suffix = "Z" if zone in ("", "+0000") else f"{zone[:3]}_{zone[3:5]}"
+    return f"{local.strftime('%Y-%m-%dT%H_%M_%S')}.{nanos // 1000:06d}{suffix}"
+
+
+def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Regular files below `root`, lazily, without the skipped directories; links are not followed."""
+    stack = [str(root)]
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name not in SKIPPED_DIRECTORIES:
+                            stack.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry
+        except OSError:
+            continue  # removed while we looked, or unreadable: Viam's rule is to leave such places alone
+
+
+@dataclass
+class Waiting:
+    """Complete files of one collector that have not been sent."""
+
+    records: int = 0
+    files: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lay in the directory when it was opened. `tabular` files are still to be counted (`count_tabular`)."""
+
+    waiting: dict[str, Waiting]
+    tabular: tuple[Path, ...]
+    oldest_ns: int | None
+
+
+def count_records(path: Path) -> int:
+    """Usable records of a capture file; 0 for one that cannot be read."""
+    try:
+        return len(find_layout(path.read_bytes()).records)
+    except (OSError, CaptureFileError):
+        return 0
+
+
+class CaptureDirectory:
+    """An owned capture directory. Blocking; `open` takes the lock and recovers, `close` gives the lock back."""
+
+    def __init__(self, root: Path, log: logging.Logger) -> None:
+        self.root = root
+        self.state = root / STATE
+        self._log = log
+        self._lock_fd: int | None = None
+
+    def __enter__(self) -> CaptureDirectory:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def open(self, patience_s: float = 5.0) -> int:
+        """Takes the directory and finishes what a crash left; returns how many files were recovered.
+
+        `patience_s` lets a predecessor finish closing. Raises CaptureDirectoryBusy.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        owner = self.state / "owner"
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    raise CaptureDirectoryBusy(self._busy_message(owner)) from None
+                time.sleep(0.05)
+        self._lock_fd = fd
+        owner.write_text(str(os.getpid()))
+        return self._recover()
+
+    def close(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def _busy_message(self, owner: Path) -> str:
+        try:
+            process = f" (process {int(owner.read_text())})"
+        except (OSError, ValueError):
+            process = ""
+        return (
+            f"the capture directory {self.root} is in use by another machine{process}: "
+            "stop that one, or give this one its own capture_dir"
+        )
+
+    def _recover(self) -> int:
+        recovered = 0
+        for entry in list(walk_files(self.root)):
+            if entry.name.endswith(IN_PROGRESS_SUFFIX):
+                recovered += self._finish_orphan(Path(entry.path))
+        if recovered:
+            self._log.info("finished %d capture files that an earlier stop had left open", recovered)
+        return recovered
+
+    def _finish_orphan(self, path: Path) -> bool:
+        """Cuts the torn tail and completes the file. Without one usable record there is nothing to keep."""
+        try:
+            layout = find_layout(path.read_bytes())
+        except CaptureFileError as problem:
+            self._set_aside(path, str(problem))
+            return False
+        if not layout.records:
+            path.unlink()
+            return False
+        with path.open("r+b") as file:
+            file.truncate(layout.good_end)
+            os.fdatasync(file.fileno())
+        path.rename(free_path(path.with_name(path.name.removesuffix(IN_PROGRESS_SUFFIX) + COMPLETE_SUFFIX)))
+        return True
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        if path.stat().st_size < SMALLEST_FILE_BYTES:
+            path.unlink()
+            return
+        target = set_aside_target(self.root, path)
+        write_reason(target, reason, "the records in it cannot be attributed; keep it only for investigation")
+        path.rename(target)
+        self._log.warning("set the unfinished capture file %s aside as %s: %s", path, target, reason)
+
+    def survey(self) -> Survey:
+        """Counts what waits, without reading any file: a million files take seconds."""
+        return survey(self.root)
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or one with a number before its suffix, so that no complete file is ever replaced."""
+    number, candidate = 1, path
+    while candidate.exists():
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return candidate
+
+
+def set_aside_target(root: Path, path: Path) -> Path:
+    """Where a file that can never be sent goes: below `root/failed` for ours, into `failed` beside it for others."""
+    ours = path.is_relative_to(root)
+    target = root / FAILED / path.relative_to(root) if ours else path.parent / FAILED / path.name
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return free_path(target)
+
+
+def write_reason(target: Path, message: str, hint: str) -> None:
+    """Leaves `<target>.reason.json`, so that who finds the file knows why it is there."""
+    text = json.dumps({"message": message, "hint": hint, "when": datetime.now(UTC).isoformat()}, indent=2)
+    target.with_name(target.name + REASON_SUFFIX).write_text(text + "\n")
+
+
+def survey(root: Path) -> Survey:
+    waiting: dict[str, Waiting] = {}
+    tabular: list[Path] = []
+    oldest: int | None = None
+    for entry in walk_files(root):
+        if not entry.name.endswith(COMPLETE_SUFFIX):
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        path = Path(entry.path)
+        directory = path.parent.relative_to(root).as_posix()
+        count = waiting.setdefault(directory, Waiting())
+        count.files += 1
+        count.size_bytes += status.st_size
+        oldest = status.st_mtime_ns if oldest is None else min(oldest, status.st_mtime_ns)
+        if is_binary_path(directory):
+            count.records += 1
+        else:
+            tabular.append(path)
+    return Survey(waiting, tuple(tabular), oldest)
+
+
+def count_tabular(root: Path, files: tuple[Path, ...]) -> dict[str, int]:
+    """Records of tabular files by directory; reads each file once."""
+    records: dict[str, int] = {}
+    for path in files:
+        directory = path.parent.relative_to(root).as_posix()
+        records[directory] = records.get(directory, 0) + count_records(path)
+    return records

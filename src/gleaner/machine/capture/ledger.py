@@ -1,0 +1,240 @@
+"""The capture ledger: for every collector, captured = synced + waiting + dropped, exactly, also after a kill -9.
+
+What is durable: the capture files themselves, and `<capture_dir>/.gleaner/ledger.db` (SQLite) with cumulative counts of
+what left the directory (`synced`, `set_aside`) or never reached it (`dropped`). `waiting` is never stored: it is what
+the files say. The sync process counts files and notes them as *leaving* in one transaction, then removes them: a kill
+in between is finished at the next start, so no file is ever counted twice or forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gleaner.machine.capture.directory import STATE, Waiting, count_records, count_tabular, survey, walk_files
+from gleaner.wire.capture_file import IN_PROGRESS_SUFFIX
+
+LEDGER_FILE = "ledger.db"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS counts (
+  directory TEXT NOT NULL, fate TEXT NOT NULL, reason TEXT NOT NULL,
+  records INTEGER NOT NULL, files INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (directory, fate, reason)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leaving (
+  path TEXT PRIMARY KEY, target TEXT NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class Fate(StrEnum):
+    SYNCED = "synced"
+    SET_ASIDE = "set_aside"
+    """Was stored, can never be sent: shown as dropped, kept in `failed/`."""
+    DROPPED = "dropped"
+    """Was captured, never stored."""
+
+
+class DropReason(StrEnum):
+    QUEUE_FULL = "queue_full"
+    DISK_FULL = "disk_full"
+    WRITE_FAILED = "write_failed"
+    REJECTED = "rejected"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Change:
+    """An addition to the counts of one collector directory."""
+
+    directory: str
+    fate: Fate
+    reason: str = ""
+    records: int = 0
+    files: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A file about to be removed (`target` empty) or moved. Its identity guards against a new file of that name."""
+
+    path: str
+    target: str
+    inode: int
+    size: int
+    modified_ns: int
+
+
+@dataclass
+class Counts:
+    synced: Waiting = field(default_factory=Waiting)
+    set_aside: Waiting = field(default_factory=Waiting)
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Records by reason, of both fates."""
+    never_stored: int = 0
+
+
+class LedgerStore:
+    """The database. Any thread; each call is one transaction. `durable` survives a power cut, at the cost of an fsync."""
+
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        path = root / STATE / LEDGER_FILE
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def record(self, changes: Iterable[Change], leaving: Iterable[Leaving] = (), gone: Iterable[str] = ()) -> None:
+        """Adds counts, notes files as leaving and forgets those that are gone, all or nothing."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT INTO counts VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records,"
+                " files = files + excluded.files, size_bytes = size_bytes + excluded.size_bytes",
+                [(c.directory, c.fate, c.reason, c.records, c.files, c.size_bytes) for c in changes],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO leaving VALUES (?,?,?,?,?)",
+                [(f.path, f.target, f.inode, f.size, f.modified_ns) for f in leaving],
+            )
+            self._db.executemany("DELETE FROM leaving WHERE path = ?", [(path,) for path in gone])
+
+    def leaving(self) -> list[Leaving]:
+        with self._lock:
+            return [Leaving(*row) for row in self._db.execute("SELECT * FROM leaving")]
+
+    def counts(self) -> dict[str, Counts]:
+        with self._lock:
+            rows = self._db.execute("SELECT * FROM counts").fetchall()
+        found: dict[str, Counts] = {}
+        for directory, fate, reason, records, files, size_bytes in rows:
+            counts = found.setdefault(directory, Counts())
+            if fate == Fate.SYNCED:
+                counts.synced = Waiting(records, files, size_bytes)
+                continue
+            counts.dropped[reason] = counts.dropped.get(reason, 0) + records
+            if fate == Fate.SET_ASIDE:
+                aside = counts.set_aside
+                aside.records, aside.files = aside.records + records, aside.files + files
+                aside.size_bytes += size_bytes
+            else:
+                counts.never_stored += records
+        return found
+
+    def finish_leaving(self) -> None:
+        """Removes or moves the files that were counted before a kill. Call while nobody else syncs."""
+        gone = []
+        for file in self.leaving():
+            with contextlib.suppress(OSError):  # a read-only disk: tried again at the next start
+                leave(file)
+                gone.append(file.path)
+        sync_directories({str(Path(path).parent) for path in gone})
+        self.record((), gone=gone)
+
+
+def leave(file: Leaving) -> None:
+    """Removes or moves a file that was counted; does nothing if it is gone or another file took its name."""
+    path = Path(file.path)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return
+    if (status.st_ino, status.st_size, status.st_mtime_ns) != (file.inode, file.size, file.modified_ns):
+        return
+    if file.target:
+        path.rename(file.target)
+    else:
+        path.unlink()
+
+
+def sync_directories(paths: Iterable[str]) -> None:
+    """Makes removals durable: only then may the ledger forget that the files were leaving."""
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def collector_row(directory: str, stored: int, counts: Counts) -> dict[str, Any]:
+    """One collector's line of the Ledger in docs/architecture.md."""
+    parts = directory.split("/")
+    dropped = sum(counts.dropped.values())
+    waiting = max(0, stored - counts.synced.records - counts.set_aside.records)
+    return {
+        "component": parts[1] if len(parts) == 3 else directory,
+        "method": parts[2] if len(parts) == 3 else "",
+        "captured": counts.synced.records + waiting + dropped,
+        "stored": stored,
+        "waiting": waiting,
+        "synced": counts.synced.records,
+        "dropped": dict(sorted(counts.dropped.items())),
+        "frequency_hz": 0.0,
+        "last_error": "",
+    }
+
+
+def stored_before(waiting: Mapping[str, Waiting], counts: Mapping[str, Counts]) -> dict[str, Waiting]:
+    """Everything that was ever written to files, from what is left and what left."""
+    stored: dict[str, Waiting] = {}
+    for directory in waiting.keys() | counts.keys():
+        here, gone = waiting.get(directory, Waiting()), counts.get(directory, Counts())
+        stored[directory] = Waiting(
+            here.records + gone.synced.records + gone.set_aside.records,
+            here.files + gone.synced.files + gone.set_aside.files,
+            here.size_bytes + gone.synced.size_bytes + gone.set_aside.size_bytes,
+        )
+    return stored
+
+
+def read_ledger(root: Path) -> dict[str, Any]:
+    """The ledger of a directory that nobody is using, unfinished files included. Changes nothing but pending removals."""
+    store = LedgerStore(root, durable=False)
+    try:
+        store.finish_leaving()
+        counts = store.counts()
+    finally:
+        store.close()
+    found = survey(root)
+    for directory, records in count_tabular(root, found.tabular).items():
+        found.waiting[directory].records += records
+    for entry in walk_files(root):
+        if entry.name.endswith(IN_PROGRESS_SUFFIX):
+            path = Path(entry.path)
+            here = found.waiting.setdefault(path.parent.relative_to(root).as_posix(), Waiting())
+            here.records += count_records(path)
+            here.files += 1
+    stored = stored_before(found.waiting, counts)
+    rows = [collector_row(d, stored[d].records, counts.get(d, Counts())) for d in sorted(stored)]
+    return {
+        "collectors": rows,
+        "backlog_files": sum(w.files for w in found.waiting.values()),
+        "backlog_bytes": sum(w.size_bytes for w in found.waiting.values()),
+        "oldest_unsent": iso(found.oldest_ns),
+        "sync_error": "",
+    }
+
+
+def iso(time_ns: int | None) -> str | None:
+    """UTC ISO 8601 with microseconds and Z."""
+    if time_ns is None:
+        return None
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

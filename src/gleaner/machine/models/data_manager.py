@@ -1,0 +1,129 @@
+"""`rdk:service:data_manager`: captures what components say to files, and syncs the files to the app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
+
+MILLIS_DEFAULT = 10_000
+INTERVAL_DEFAULT_MINS = 0.1
+
+
+class ControlSensor(BaseModel):
+    name: str
+    key: str
+
+
+class DataManagerAttributes(Attributes):
+    """Viam's attributes of the data manager, with Viam's defaults."""
+
+    capture_dir: str = Field(
+        default="",
+        title="Capture folder",
+        description="Where captures wait until they are synced. Empty: the machine's own folder.",
+    )
+    capture_disabled: bool = Field(default=False, title="Stop capture", description="Captures nothing at all.")
+    sync_disabled: bool = Field(
+        default=False,
+        title="Stop sync",
+        description="Captures stay on the machine until sync is asked for by hand.",
+    )
+    sync_interval_mins: float = Field(
+        default=INTERVAL_DEFAULT_MINS, ge=0, title="Sync interval (minutes)", description="How often captures are sent."
+    )
+    tags: list[str] = Field(
+        default_factory=list, title="Tags", description="Put on everything that this machine captures."
+    )
+    additional_sync_paths: list[str] = Field(
+        default_factory=list,
+        title="More folders to sync",
+        description="Files in these folders are sent and then DELETED. Folders named tag=x or dataset=id tag them.",
+    )
+    file_last_modified_millis: int = Field(
+        default=MILLIS_DEFAULT,
+        ge=0,
+        title="Settle time (ms)",
+        description="A file in those folders is sent once it has not changed for so long.",
+    )
+    maximum_capture_file_size_bytes: int = Field(
+        default=262_144,
+        ge=0,
+        title="File size (bytes)",
+        description="A file of readings that has passed this size is completed and a new one begun.",
+    )
+    selective_syncer_name: str = Field(
+        default="",
+        title="Sync only when a sensor says so",
+        description="Name of a sensor whose readings hold should_sync: true when captures may be sent.",
+    )
+    maximum_num_sync_threads: int = Field(
+        default=0, ge=0, title="Sync threads", description="Accepted for compatibility; sync adapts by itself."
+    )
+    delete_every_nth_when_disk_full: int = Field(
+        default=5, ge=0, title="Thinning", description="Accepted for compatibility; a full disk stops capture instead."
+    )
+    disk_usage_deletion_threshold: float = Field(
+        default=0.9, ge=0, title="Disk usage threshold", description="Accepted for compatibility."
+    )
+    capture_dir_deletion_threshold: float = Field(
+        default=0.5, ge=0, title="Capture folder threshold", description="Accepted for compatibility."
+    )
+    delete_data_on_part_deletion: bool = Field(
+        default=False, title="Delete with the machine", description="Accepted for compatibility."
+    )
+    capture_control_sensor: ControlSensor | None = Field(
+        default=None,
+        title="Capture control sensor",
+        description="Not supported yet: capture follows this configuration.",
+    )
+    mongo_capture_config: dict[str, Any] | None = Field(
+        default=None, title="MongoDB", description="Not supported: readings are synced to the app."
+    )
+
+
+def capture_folder(attributes: DataManagerAttributes, home: Path) -> Path:
+    """An absolute path; `~` is the user's home."""
+    if not attributes.capture_dir:
+        return home / "capture"
+    return Path(attributes.capture_dir).expanduser().absolute()
+
+
+async def _build(context: BuildContext) -> Any:
+    from gleaner.machine.capture.manager import DataManager, ManagerSettings
+
+    attributes: DataManagerAttributes = context.attributes
+    if attributes.capture_control_sensor is not None:
+        context.log.warning("capture_control_sensor is not supported yet: capture follows the configuration alone")
+    if attributes.mongo_capture_config is not None:
+        context.log.warning("mongo_capture_config is not supported: readings go to the app only")
+    # Viam's rule: an interval too small to mean anything is the default.
+    interval_mins = attributes.sync_interval_mins if attributes.sync_interval_mins >= 0.0001 else INTERVAL_DEFAULT_MINS
+    settings = ManagerSettings(
+        capture_dir=capture_folder(attributes, context.host.home),
+        capture_disabled=attributes.capture_disabled,
+        sync_disabled=attributes.sync_disabled,
+        sync_interval_s=interval_mins * 60,
+        tags=tuple(attributes.tags),
+        additional_sync_paths=tuple(attributes.additional_sync_paths),
+        settle_ms=attributes.file_last_modified_millis or MILLIS_DEFAULT,
+        rotate_bytes=attributes.maximum_capture_file_size_bytes or 262_144,
+        selective_syncer=attributes.selective_syncer_name,
+    )
+    manager = DataManager(context.name, settings, context.log)
+    await manager.start()
+    return manager
+
+
+SPEC = ModelSpec(
+    api="rdk:service:data_manager",
+    model="rdk:builtin:builtin",
+    title="Data management",
+    description="Captures what cameras and sensors say, keeps it safe on the machine and syncs it to the app.",
+    attributes=DataManagerAttributes,
+    build=_build,
+    icon="database",
+)

@@ -1,0 +1,284 @@
+"""The sync process: `python -m gleaner.machine.sync.process`, started by the machine's data manager.
+
+Control is JSON lines. In, on stdin: `configure` (SyncSettings, first), `pass`, `sync` (id), `upload` (id, path, tags,
+dataset_ids). Out, on stdout: `status` (connected, error), `pass` (started_ns, sent), `done` (id, error), `log`.
+The end of stdin ends the process: it never outlives the machine. One at a time per capture directory (flock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE
+from gleaner.machine.capture.ledger import LedgerStore
+from gleaner.machine.sync.backoff import Backoff
+from gleaner.machine.sync.link import LinkError, open_link
+from gleaner.machine.sync.local_files import LocalFiles
+from gleaner.machine.sync.scan import Candidate
+from gleaner.machine.sync.sender import Sender, first_error
+from gleaner.machine.sync.settings import SyncSettings, line
+from gleaner.wire.sync_frames import EntryKind, Status
+
+# While the app's host does not answer at all, its port is tried in between, so that nobody waits out a minute of
+# back-off after the app has come back.
+PROBE_INTERVAL_S = 2.0
+PROBE_TIMEOUT_S = 2.0
+MANUAL_PATIENCE_S = 10.0
+# For the closing handshake, so that the app sees an end and not a break.
+GOODBYE_S = 1.0
+_CONTROL_LINE_BYTES = 4 * 1024 * 1024
+
+
+class ControlLog(logging.Handler):
+    """Log records as control lines, so that the machine logs them as its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        emit(line("log", level=record.levelname, message=record.getMessage()))
+
+
+def emit(text: bytes) -> None:
+    with contextlib.suppress(OSError):  # the machine is gone: the end of stdin follows
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+
+
+class SyncProcess:
+    def __init__(self, settings: SyncSettings, store: LedgerStore, log: logging.Logger) -> None:
+        self._settings = settings
+        self._log = log
+        self._disk = ThreadPoolExecutor(1, "sync-disk")
+        self._files = LocalFiles(settings, store, log)
+        self._backoff = Backoff(random.Random())
+        self._error = "not connected yet"
+        self._sender: Sender | None = None
+        self._connected = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._poked = asyncio.Event()
+        self._manual: list[int] = []
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Connects, serves, reconnects, until it is cancelled."""
+        while True:
+            try:
+                async with open_link(self._settings) as link:
+                    sender = Sender(link, self._files, self._disk, self._log)
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(link.receive())
+                        tasks.create_task(sender.send_big_files())
+                        tasks.create_task(self._pass_loop(sender))
+                        self._note_connected(sender)
+            except LinkError as error:
+                self._note_lost(error)
+            except BaseExceptionGroup as group:
+                error_in_group = first_error(group)
+                if not isinstance(error_in_group, LinkError):
+                    raise
+                self._note_lost(error_in_group)
+            await self._rest()
+
+    def handle(self, command: dict[str, Any]) -> None:
+        """One control message from the machine."""
+        match command:
+            case {"type": "pass"}:
+                self._wanted.set()
+            case {"type": "poke"}:
+                self._poked.set()
+                self._wanted.set()
+            case {"type": "sync", "id": int(number)}:
+                self._spawn(self._manual_sync(number))
+            case {"type": "upload", "id": int(number), "path": str(path), **rest}:
+                self._spawn(self._upload(number, path, rest.get("tags", []), rest.get("dataset_ids", [])))
+            case _:
+                self._log.warning("unknown control message %r", command.get("type"))
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def _note_connected(self, sender: Sender) -> None:
+        self._backoff.reset()
+        self._sender = sender
+        self._log.info("connected to %s, sync runs", self._settings.web_address)
+        self._error = ""
+        self._connected.set()
+        self._wanted.set()
+        emit(line("status", connected=True, error=""))
+
+    def _note_lost(self, error: LinkError) -> None:
+        self._sender = None
+        self._connected.clear()
+        if str(error) != self._error:
+            self._log.warning("sync waits: %s", error)
+            self._error = str(error)
+            emit(line("status", connected=False, error=self._error))
+
+    async def _rest(self) -> None:
+        deadline = time.monotonic() + self._backoff.next_s()
+        unreachable = not await self._answers()
+        while (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), min(left, PROBE_INTERVAL_S))
+            if self._poked.is_set():
+                self._poked.clear()
+                self._backoff.reset()
+                return
+            if unreachable and await self._answers():
+                self._backoff.reset()
+                return
+
+    async def _answers(self) -> bool:
+        """Whether anything accepts connections at the app's address."""
+        address = urlsplit(self._settings.web_address)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(address.hostname, port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    async def _pass_loop(self, sender: Sender) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            manual, self._manual = self._manual, []
+            started_ns = time.time_ns()
+            try:
+                sent = await sender.run_pass()
+                if manual:
+                    await sender.big_files_sent()
+            except LinkError:
+                self._manual = manual + self._manual  # taken up again by the next link
+                raise
+            emit(line("pass", started_ns=started_ns, sent=sent))
+            for number in manual:
+                emit(line("done", id=number, error=""))
+
+    async def _manual_sync(self, number: int) -> None:
+        if await self._wait_connected(number):
+            self._manual.append(number)
+            self._wanted.set()
+
+    async def _upload(self, number: int, path: str, tags: list[str], dataset_ids: list[str]) -> None:
+        if not await self._wait_connected(number) or self._sender is None:
+            return
+        status = await asyncio.to_thread(os.stat, path)
+        candidate = Candidate(
+            path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_mtime_ns, status.st_ino
+        )
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._disk, self._files.load, candidate)
+        if loaded is None:
+            emit(line("done", id=number, error=f"{path} cannot be read"))
+            return
+        file, content = loaded
+        all_tags = tuple(dict.fromkeys((*file.entry.tags, *tags)))
+        file = replace(file, entry=replace(file.entry, tags=all_tags, dataset_ids=tuple(dataset_ids)))
+        try:
+            ack = await self._sender.send_file(file, content)
+        except LinkError as error:
+            emit(line("done", id=number, error=str(error)))
+            return
+        refused = [r for r in (ack.results if ack else ()) if r.status is Status.REJECTED]
+        emit(line("done", id=number, error=" ".join((refused[0].message, refused[0].hint)) if refused else ""))
+
+    async def _wait_connected(self, number: int) -> bool:
+        self._poked.set()
+        try:
+            async with asyncio.timeout(MANUAL_PATIENCE_S):
+                await self._connected.wait()
+        except TimeoutError:
+            emit(line("done", id=number, error=f"not connected to the app: {self._error}"))
+            return False
+        self._poked.clear()
+        return True
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_done)
+
+    def _side_done(self, task: asyncio.Task[None]) -> None:
+        self._side_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("a request of the machine failed: %s: %s", type(error).__name__, error)
+
+
+async def _lock(root: Path) -> int:
+    """Waits until no other sync process works on the directory (one whose machine was killed ends within moments)."""
+    state = root / STATE
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(state / SYNC_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            await asyncio.sleep(0.1)
+
+
+async def _work(settings: SyncSettings, commands: asyncio.Queue[dict[str, Any]], log: logging.Logger) -> None:
+    lock = await _lock(settings.root)
+    store = LedgerStore(settings.root, durable=True)
+    try:
+        await asyncio.to_thread(store.finish_leaving)
+        process = SyncProcess(settings, store, log)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(process.run())
+            while True:
+                process.handle(await commands.get())
+    finally:
+        store.close()
+        os.close(lock)
+
+
+async def main() -> None:
+    log = logging.getLogger("gleaner.sync")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(ControlLog())
+    reader = asyncio.StreamReader(limit=_CONTROL_LINE_BYTES)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is for the machine, which then closes our stdin
+    first = await reader.readline()
+    if not first:
+        return
+    settings = SyncSettings.from_json(json.loads(first))
+    commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    worker = asyncio.create_task(_work(settings, commands, log))
+    ending = asyncio.create_task(_read_commands(reader, commands))
+    await asyncio.wait([worker, ending], return_when=asyncio.FIRST_COMPLETED)
+    if worker.done():
+        worker.result()  # raises what broke it: the machine sees the exit code and starts another
+    worker.cancel()
+    await asyncio.wait([worker], timeout=GOODBYE_S)
+    # Disk work that is still under way may be left: every step of it is safe to be cut at any point.
+    os._exit(0)
+
+
+async def _read_commands(reader: asyncio.StreamReader, commands: asyncio.Queue[dict[str, Any]]) -> None:
+    while text := await reader.readline():
+        commands.put_nowait(json.loads(text))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

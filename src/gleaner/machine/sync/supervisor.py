@@ -1,0 +1,157 @@
+"""Keeps a sync process running and talks to it. Lives on the machine's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gleaner.machine.sync.backoff import Backoff
+from gleaner.machine.sync.settings import SyncSettings, line
+
+STOP_TIMEOUT_S = 3.0
+# A process that lived this long has not crashed at its start: the next one begins without a wait.
+HEALTHY_AFTER_S = 30.0
+_LINE_BYTES = 1024 * 1024
+
+
+class SyncFailed(Exception):
+    """A sync or an upload that somebody asked for did not work; the message says why and what to do."""
+
+
+class SyncSupervisor:
+    """`start() → running → stop()`. `on_pass(started_ns, sent)`: all that was ready at that time has been sent."""
+
+    def __init__(self, settings: SyncSettings, log: logging.Logger, on_pass: Callable[[int, int], None]) -> None:
+        self.settings = settings
+        self.connected = False
+        self.error = "starting"
+        self._log = log
+        self._on_pass = on_pass
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._requests: dict[int, asyncio.Future[str]] = {}
+        self._number = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="sync supervisor")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self._fail_requests("the machine is stopping")
+
+    def request_pass(self) -> None:
+        """Send what is ready, now or as soon as the link is there."""
+        self._send(line("pass"))
+
+    def poke(self) -> None:
+        """The app is known to be there: try at once, whatever the back-off says."""
+        self._send(line("poke"))
+
+    async def sync(self) -> None:
+        """Returns when everything that was ready has been sent. Raises SyncFailed."""
+        await self._request("sync")
+
+    async def upload(self, path: str, tags: Sequence[str], dataset_ids: Sequence[str]) -> None:
+        """Returns when the app has the file. Raises SyncFailed."""
+        await self._request("upload", path=path, tags=list(tags), dataset_ids=list(dataset_ids))
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _request(self, kind: str, **values: Any) -> None:
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            if not self._send(line(kind, id=number, **values)):
+                raise SyncFailed("the sync process is not running; it is being started again, try once more")
+            error = await future
+        finally:
+            self._requests.pop(number, None)
+        if error:
+            raise SyncFailed(error)
+
+    def _send(self, text: bytes) -> bool:
+        process = self._process
+        if process is None or process.stdin is None or process.returncode is not None:
+            return False
+        process.stdin.write(text)
+        return True
+
+    async def _run(self) -> None:
+        backoff = Backoff(random.Random())
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            code = await self._run_once()
+            if loop.time() - began_s > HEALTHY_AFTER_S:
+                backoff.reset()
+            self.connected, self.error = False, f"the sync process ended with code {code} and is started again"
+            self._log.error(self.error)
+            self._fail_requests(self.error)
+            await asyncio.sleep(backoff.next_s())
+
+    async def _run_once(self) -> int | None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gleaner.machine.sync.process",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+        )
+        self._process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(self.settings.to_json()).encode() + b"\n")
+            while text := await process.stdout.readline():
+                self._handle(text)
+            return await process.wait()
+        finally:
+            self._process = None
+            process.stdin.close()
+            await _end(process)
+
+    def _handle(self, text: bytes) -> None:
+        match json.loads(text):
+            case {"type": "status", "connected": bool(connected), "error": str(error)}:
+                self.connected, self.error = connected, error
+            case {"type": "pass", "started_ns": int(started_ns), "sent": int(sent)}:
+                self._on_pass(started_ns, sent)
+            case {"type": "done", "id": int(number), "error": str(error)}:
+                future = self._requests.get(number)
+                if future is not None and not future.done():
+                    future.set_result(error)
+            case {"type": "log", "level": str(level), "message": str(message)}:
+                self._log.log(logging.getLevelNamesMapping().get(level, logging.INFO), message)
+
+    def _fail_requests(self, error: str) -> None:
+        for future in self._requests.values():
+            if not future.done():
+                future.set_result(error)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Waits for a process whose stdin was closed; insists when it does not end."""
+    for insist in (None, process.terminate, process.kill):
+        with contextlib.suppress(ProcessLookupError):
+            if insist is not None and process.returncode is None:
+                insist()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+            return
