@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from gleaner.app.context import AppContext
 from gleaner.app.database import Database
@@ -11,6 +12,7 @@ from gleaner.app.keys import Keys
 from gleaner.app.services.datasets import DatasetService
 from gleaner.app.services.fleet_assembly import build_fleet, build_training, start_fleet, stop_fleet
 from gleaner.app.services.items import ItemService
+from gleaner.app.services.items_upload import FileUploads
 from gleaner.app.services.readings import ReadingService
 from gleaner.app.services.thumbnails import Thumbnails
 from gleaner.app.settings import Settings
@@ -61,6 +63,7 @@ def _build_store(context: AppContext) -> None:
     context.items = ItemService(database, packs, events)
     context.readings = ReadingService(database, packs)
     context.datasets = DatasetService(database, packs, events)
+    context.file_uploads = FileUploads(context.ingest, context.items, context.datasets, context.fleet, time.time_ns)
     context.thumbnails = Thumbnails(database, packs, context.items)
     context.ingest.on_stored = context.thumbnails.stored
     context.cleaner = Cleaner(database, packs)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gleaner.app.services.deploy import DeployService
     from gleaner.app.services.fleet import FleetService
     from gleaner.app.services.items import ItemService
+    from gleaner.app.services.items_upload import FileUploads
     from gleaner.app.services.jobs import TrainingService
     from gleaner.app.services.logs import LogService
     from gleaner.app.services.ml_models import MlModelService
@@ -72,6 +73,7 @@ class AppContext:
     items: ItemService = field(init=False)
     readings: ReadingService = field(init=False)
     datasets: DatasetService = field(init=False)
+    file_uploads: FileUploads = field(init=False)
     jobs: TrainingService = field(init=False)
     packages: PackageService = field(init=False)
     ml_models: MlModelService = field(init=False)

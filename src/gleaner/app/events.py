@@ -18,8 +18,12 @@ class Event:
     data: dict[str, Any]
 
 
+#: What a subscriber that could not keep up gets instead of everything it missed: "look again".
+LAGGED = Event("items_changed", "", {"rows": None})
+
+
 class EventBus:
-    """Fan-out to bounded queues: a subscriber that does not keep up loses the oldest events, and is told so."""
+    """Fan-out to bounded queues: a subscriber that does not keep up loses what it missed and is told so (LAGGED)."""
 
     def __init__(self, capacity: int = 1000) -> None:
         self._capacity = capacity
@@ -39,7 +43,9 @@ class EventBus:
     def _deliver(self, event: Event) -> None:
         for queue in self._queues:
             if queue.full():
-                queue.get_nowait()
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(LAGGED)
             queue.put_nowait(event)
 
     @asynccontextmanager

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from fastapi import Depends, Request, WebSocket
+from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
 
 from gleaner.app.caller import Caller
 from gleaner.app.context import AppContext
+from gleaner.app.errors import AppError
+from gleaner.app.http.errors import app_error_body
 
 
 def get_context(request: Request) -> AppContext:
@@ -33,6 +36,11 @@ async def websocket_caller(socket: WebSocket) -> Caller:
     """Who opened the WebSocket. Raises Unauthenticated; call before accepting."""
     context = context_of(socket)
     return await context.call(context.auth.caller_from_headers, socket.headers, socket.cookies)
+
+
+async def deny(socket: WebSocket, err: AppError) -> None:
+    """Answers a WebSocket that is not accepted with the HTTP status and body any request would get."""
+    await socket.send_denial_response(JSONResponse(app_error_body(err), err.http_status))
 
 
 ContextDep = Annotated[AppContext, Depends(get_context)]

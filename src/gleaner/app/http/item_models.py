@@ -1,0 +1,209 @@
+"""Items, selections and filters as they cross HTTP; the web page's types are generated from these."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from gleaner.app.errors import InvalidInput
+from gleaner.app.services.fleet_values import iso
+from gleaner.app.services.items_values import FacetValue, Item, ItemBox, ItemFilter, Selection
+
+Kind = Literal["image", "point_cloud", "file", "reading"]
+Tagged = Literal["tagged", "untagged"]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FilterModel(Body):
+    """The filter of a selection; the same names as in a query, as lists where they may repeat."""
+
+    organization_id: str = ""
+    location_id: list[str] = []
+    machine_id: list[str] = []
+    part_id: list[str] = []
+    component_name: list[str] = []
+    component_type: list[str] = []
+    method: list[str] = []
+    mime_type: list[str] = []
+    tag: list[str] = []
+    tagged: Tagged | None = None
+    label: list[str] = []
+    dataset_id: list[str] = []
+    start: str | None = None
+    end: str | None = None
+    kind: Kind | None = None
+    search: str = ""
+
+    def to_filter(self) -> ItemFilter:
+        return ItemFilter(
+            organization_ids=(self.organization_id,) if self.organization_id else (),
+            location_ids=tuple(self.location_id),
+            machine_ids=tuple(self.machine_id),
+            part_ids=tuple(self.part_id),
+            component_names=tuple(self.component_name),
+            component_types=tuple(self.component_type),
+            methods=tuple(self.method),
+            mime_types=tuple(self.mime_type),
+            kinds=(self.kind,) if self.kind else (),
+            tags=tuple(self.tag),
+            tagged=None if self.tagged is None else self.tagged == "tagged",
+            labels=tuple(self.label),
+            dataset_ids=tuple(self.dataset_id),
+            start_ns=time_ns(self.start, "start"),
+            end_ns=time_ns(self.end, "end"),
+            search=self.search,
+        )
+
+
+def query_filter(query: Annotated[FilterModel, Query()]) -> ItemFilter:
+    return query.to_filter()
+
+
+FilterDep = Annotated[ItemFilter, Depends(query_filter)]
+
+
+class Chosen(Body):
+    """Items by row or by filter; exactly one of the two."""
+
+    rows: list[int] | None = None
+    filter: FilterModel | None = None
+
+    def selection(self) -> Selection:
+        if (self.rows is None) == (self.filter is None):
+            raise InvalidInput("The request chooses no items", "Send either rows or a filter.")
+        if self.rows is not None:
+            return Selection(rows=tuple(self.rows))
+        assert self.filter is not None
+        return Selection(filter=self.filter.to_filter())
+
+
+class Named(BaseModel):
+    id: str
+    name: str
+
+
+class BoxModel(BaseModel):
+    """Edges are normalized: 0–1, x to the right, y down."""
+
+    id: str
+    label: str
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    confidence: float | None
+
+    @classmethod
+    def of(cls, one: ItemBox) -> BoxModel:
+        return cls(id=one.id, **one.box.__dict__)
+
+
+class ClassificationModel(BaseModel):
+    label: str
+    confidence: float | None
+
+
+class ItemModel(BaseModel):
+    row: int
+    id: str = Field(description="Viam's binary_data_id.")
+    kind: Kind
+    file_name: str
+    file_ext: str
+    mime_type: str
+    size_bytes: int
+    width: int
+    height: int
+    captured_at: str
+    received_at: str
+    synced_at: str
+    organization_id: str
+    location: Named
+    machine: Named
+    part: Named
+    component_name: str
+    component_type: str
+    method: str
+    tags: list[str]
+    boxes: list[BoxModel]
+    classifications: list[ClassificationModel]
+    datasets: list[Named]
+
+    @classmethod
+    def of(cls, item: Item) -> ItemModel:
+        origin = item.origin
+        return cls.model_construct(
+            row=item.row,
+            id=item.binary_data_id,
+            kind=origin.kind,
+            file_name=item.file_name,
+            file_ext=item.file_ext,
+            mime_type=origin.mime_type,
+            size_bytes=item.size_bytes,
+            width=item.width,
+            height=item.height,
+            captured_at=iso(item.captured_ns) or "",
+            received_at=iso(item.received_ns) or "",
+            synced_at=iso(item.synced_ns) or "",
+            organization_id=origin.organization_id,
+            location=Named.model_construct(id=origin.location_id, name=origin.location_name),
+            machine=Named.model_construct(id=origin.machine_id, name=origin.machine_name),
+            part=Named.model_construct(id=origin.part_id, name=origin.part_name),
+            component_name=origin.component_name,
+            component_type=origin.component_type,
+            method=origin.method,
+            tags=list(item.tags),
+            boxes=[BoxModel.of(one) for one in item.boxes],
+            classifications=[ClassificationModel(**one.__dict__) for one in item.classifications],
+            datasets=[Named.model_construct(id=id_, name=name) for id_, name in item.datasets],
+        )
+
+
+class FacetModel(BaseModel):
+    value: str
+    label: str
+    count: int
+
+
+class FacetsModel(BaseModel):
+    """Each list ignores the filter's own field, so that it shows what else could be chosen."""
+
+    total: int
+    total_bytes: int
+    untagged: int
+    kinds: list[FacetModel]
+    machines: list[FacetModel]
+    locations: list[FacetModel]
+    components: list[FacetModel]
+    methods: list[FacetModel]
+    mime_types: list[FacetModel]
+    tags: list[FacetModel]
+    labels: list[FacetModel]
+    datasets: list[FacetModel]
+
+
+def facet_models(values: tuple[FacetValue, ...] | list[FacetValue]) -> list[FacetModel]:
+    return [FacetModel(**one.__dict__) for one in values]
+
+
+class Changed(BaseModel):
+    changed: int
+
+
+def time_ns(text: str | None, name: str) -> int | None:
+    """Nanoseconds of an ISO 8601 time; UTC if it names no zone. Raises InvalidInput."""
+    if not text:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as err:
+        raise InvalidInput(f"{name} is {text!r}, which is no time", "Write it like 2026-01-31T12:00:00Z.") from err
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -1,0 +1,183 @@
+"""Items over REST: the gallery's rows and counts, details, pictures, tags, boxes, deletion."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from gleaner.app.errors import InvalidInput
+from gleaner.app.http.deps import CallerDep, ContextDep
+from gleaner.app.http.item_models import (
+    Body,
+    BoxModel,
+    Changed,
+    Chosen,
+    FacetsModel,
+    FilterDep,
+    ItemModel,
+)
+from gleaner.app.services.items_values import Item
+from gleaner.app.store.records import Box
+
+router = APIRouter(prefix="/api/items", tags=["items"])
+
+# A row's bytes never change and its number is never used again.
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+# Types a browser may show in place; everything else is downloaded, so that no uploaded page or SVG runs as ours.
+_SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "video/mp4", "audio/wav", "audio/mpeg")
+_NO_PICTURE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
+    b'<rect width="320" height="240" fill="#8884"/><path d="M110 80h100v80H110zM110 150l30-35 22 24 14-14 34 35" '
+    b'fill="none" stroke="#888" stroke-width="5" stroke-linejoin="round"/>'
+    b'<path d="M98 190 222 50" stroke="#888" stroke-width="5"/></svg>'
+)
+
+
+class Rows(Body):
+    rows: list[int]
+
+
+class Found(BaseModel):
+    items: list[ItemModel]
+
+
+class TagChange(Chosen):
+    add: list[str] = Field(default_factory=list)
+    remove: list[str] = Field(default_factory=list)
+
+
+class Deleted(BaseModel):
+    deleted: int
+    undo: str
+
+
+class Undo(Body):
+    undo: str
+
+
+class NewBox(Body):
+    label: str
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    confidence: float | None = None
+
+
+class BoxChange(Body):
+    label: str | None = None
+    x_min: float | None = None
+    y_min: float | None = None
+    x_max: float | None = None
+    y_max: float | None = None
+    confidence: float | None = None
+
+
+@router.get(
+    "/index",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}, "description": "u32 LE rows, newest first"}},
+)
+def index(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> Response:
+    return Response(context.items.index(caller, wanted), media_type="application/octet-stream")
+
+
+@router.get("/facets")
+def facets(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> FacetsModel:
+    return FacetsModel(**asdict(context.items.facets(caller, wanted)))
+
+
+@router.post("/lookup")
+def lookup(context: ContextDep, caller: CallerDep, body: Rows) -> Found:
+    return Found.model_construct(items=[ItemModel.of(one) for one in context.items.lookup(caller, body.rows)])
+
+
+@router.get("/{row}/thumb", response_class=Response)
+def thumb(context: ContextDep, caller: CallerDep, row: int) -> Response:
+    """A JPEG of at most 320 pixels; a neutral drawing for what cannot be shown."""
+    try:
+        return Response(context.thumbnails.get(caller, row), media_type="image/jpeg", headers=_FOREVER)
+    except InvalidInput:
+        return Response(_NO_PICTURE, media_type="image/svg+xml", headers={"cache-control": "no-cache"})
+
+
+@router.get("/{row}/content", response_class=StreamingResponse)
+def content(context: ContextDep, caller: CallerDep, row: int, request: Request) -> Response:
+    """The bytes as they were uploaded; ranges are honoured."""
+    found = context.items.content(caller, row)
+    size = found.item.size_bytes
+    headers = _FOREVER | _download_headers(found.item) | {"accept-ranges": "bytes", "etag": f'"{found.item.file_id}"'}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    part = _range(request.headers.get("range", ""), size)
+    if part is None:
+        return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
+    start, length = part
+    headers["content-length"] = str(length)
+    status = 200
+    if request.headers.get("range"):
+        headers["content-range"] = f"bytes {start}-{start + length - 1}/{size}"
+        status = 206
+    return StreamingResponse(found.read(start, length), status, headers)
+
+
+@router.post("/tags")
+def change_tags(context: ContextDep, caller: CallerDep, body: TagChange) -> Changed:
+    return Changed(changed=context.items.change_tags(caller, body.selection(), body.add, body.remove))
+
+
+@router.post("/delete")
+def delete(context: ContextDep, caller: CallerDep, body: Chosen) -> Deleted:
+    """Hidden at once; the bytes are freed after 24 hours, until then `undo` brings them back."""
+    return Deleted(**asdict(context.items.delete(caller, body.selection())))
+
+
+@router.post("/undelete")
+def undelete(context: ContextDep, caller: CallerDep, body: Undo) -> Changed:
+    return Changed(changed=context.items.undelete(caller, body.undo))
+
+
+@router.post("/{row}/boxes")
+def add_box(context: ContextDep, caller: CallerDep, row: int, body: NewBox) -> BoxModel:
+    return BoxModel.of(context.items.add_box(caller, row, Box(**body.model_dump())))
+
+
+@router.patch("/{row}/boxes/{box_id}")
+def update_box(context: ContextDep, caller: CallerDep, row: int, box_id: str, body: BoxChange) -> BoxModel:
+    return BoxModel.of(context.items.update_box(caller, row, box_id, **body.model_dump(exclude_unset=True)))
+
+
+@router.delete("/{row}/boxes/{box_id}")
+def remove_box(context: ContextDep, caller: CallerDep, row: int, box_id: str) -> dict[str, str]:
+    context.items.remove_box(caller, row, box_id)
+    return {}
+
+
+def _download_headers(item: Item) -> dict[str, str]:
+    mime = item.origin.mime_type
+    name = item.file_name or f"{item.file_id}{item.file_ext}"
+    plain = re.sub(r'[^\x20-\x7e]|["\\]', "_", name)
+    shown = mime in _SHOWN
+    return {
+        "content-type": mime if shown else "application/octet-stream",
+        "content-disposition": f'{"inline" if shown else "attachment"}; filename="{plain}"',
+        "content-security-policy": "default-src 'none'; sandbox",
+    }
+
+
+def _range(header: str, size: int) -> tuple[int, int] | None:
+    """(start, length) of a single byte range, the whole for none or one this server does not know; None if unsatisfiable."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    if not match or match.groups() == ("", ""):
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        length = min(int(last), size)
+        return (size - length, length) if length else None
+    start = int(first)
+    end = min(int(last), size - 1) if last else size - 1
+    return (start, end - start + 1) if start < size and start <= end else None
