@@ -72,7 +72,7 @@ def _start(folder: Path, ports: Ports, children: list[processes.Child], console:
     with console.status("Starting the app"):
         link = _login_link(folder, ports)
         children.append(_start_app(folder, ports))
-        if not processes.wait_until_listening(children[0], HOST, ports.web, START_S):
+        if not processes.wait_until_answering(children[0], f"http://{HOST}:{ports.web}/api/auth/me", START_S):
             raise CannotStart(f"The app did not start. The end of {children[0].log}:\n{children[0].last_lines()}")
     setup = folder / "rover" / "machine.json"
     if not setup.exists():

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +69,19 @@ def start(name: str, command: Sequence[str], log: Path, environment: dict[str, s
     return Child(name, process, log)
 
 
-def wait_until_listening(child: Child, host: str, port: int, timeout_s: float = 30.0) -> bool:
-    """True once something accepts connections there; False when the child ended or the time is over."""
+def wait_until_answering(child: Child, url: str, timeout_s: float = 30.0) -> bool:
+    """True once a web server answers there, whatever it says; False when the child ended or the time is over."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and child.is_running:
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            if probe.connect_ex((host, port)) == 0:
-                return True
-        time.sleep(0.05)
+        try:
+            opener.open(url, timeout=1.0).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+        except OSError:
+            time.sleep(0.05)
+            continue
+        return True
     return False
 
 
