@@ -242,6 +242,12 @@ class FleetService:
             )
         return secret
 
+    def secrets(self, part_id: str) -> list[tuple[str, int]]:
+        """(id, made at) of the part's secrets, newest first; what they are is not kept."""
+        mine = sa.select(t.part_secret.c.id, t.part_secret.c.created_ns).where(t.part_secret.c.part_id == part_id)
+        with self._database.read() as db:
+            return list(db.execute(mine.order_by(t.part_secret.c.created_ns.desc(), sa.text("rowid desc"))).tuples())
+
     def delete_secret(self, caller: Caller, part_id: str, secret_id: str) -> None:
         self.part(caller, part_id, owner=True)
         with self._database.write() as db:

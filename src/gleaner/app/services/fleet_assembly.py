@@ -32,8 +32,6 @@ def build_fleet(context: AppContext) -> None:
 
 def build_training(context: AppContext) -> None:
     """After the dataset service is there."""
-    if not hasattr(context, "datasets"):
-        return
     runs = context.settings.data_dir / "runs"
     store = JobStore(context.database)
     context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs)
@@ -44,11 +42,9 @@ def start_fleet(context: AppContext) -> None:
     context.auth.bootstrap(context.settings.owner_email)
     context.fleet.presence.watch(context.fleet.publish_status)
     context.packages.start()
-    if hasattr(context, "jobs"):
-        context.jobs.start()
+    context.jobs.start()
 
 
 def stop_fleet(context: AppContext) -> None:
-    if hasattr(context, "jobs"):
-        context.jobs.stop()
+    context.jobs.stop()
     context.fleet.presence.stop()

@@ -85,7 +85,8 @@ class TrainingService:
         self._datasets = datasets
         self._packages = packages
         self._runs_dir = runs_dir
-        self._command = command
+        self.command = command
+        """What runs a job; replaced by tests."""
         self._clock_ns = clock_ns
         self._wake = threading.Condition()
         self._is_stopping = False
@@ -201,7 +202,7 @@ class TrainingService:
                 if self._is_stopping or job is None:
                     return
                 folder = self._runs_dir / job.id
-                run = TrainingRun(self._command, folder)
+                run = TrainingRun(self.command, folder)
                 self._running = (job.id, run)
                 claimed = self._store.move(
                     job.id, Status.IN_PROGRESS, started_ns=self._clock_ns(), attempts=job.attempts + 1
