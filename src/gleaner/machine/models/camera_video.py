@@ -126,7 +126,7 @@ class VideoDriver:
         for packet in container.demux(video=0):
             if feed.stopping.is_set():
                 return
-            if packet.dts is None:
+            if not packet.size:
                 continue
             if packet.is_keyframe:
                 kept, is_whole = [], True

@@ -132,6 +132,8 @@ class Feed:
         self.publish = publish
         """Offers a shot: a function that encodes it, called only if somebody reads it."""
         self.stopping = threading.Event()
+        self.is_paused = False
+        """The driver waits until somebody looks."""
         self._asked = threading.Condition()
         self._asked_at_s = time.monotonic()
         self._idle_after_s = idle_after_s
@@ -142,7 +144,9 @@ class Feed:
 
     def wait_until_wanted(self) -> None:
         with self._asked:
+            self.is_paused = True
             self._asked.wait_for(lambda: self.is_wanted() or self.stopping.is_set())
+            self.is_paused = False
 
     def ask(self) -> None:
         with self._asked:
@@ -214,6 +218,11 @@ class DriverSource(FrameSource):
         thread, self._thread = self._thread, None
         self._feed.stop()
         self.state = SourceState.STOPPED
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(CameraProblem(f"camera {self._name} was closed while a picture was asked for"))
         if thread is not None:
             thread.join(self._join_s)
             if thread.is_alive():
