@@ -1,0 +1,187 @@
+"""What training gives for a handful of pictures per tag, beside two classical peers on the same pictures.
+
+    python bench/train_classify.py [--budget 60] [--per-label 20] [--only signs|arena] [--seed 0]
+
+`signs`: three hand signs from photos (folders of `--photos`, skipped when absent): the first photos of each folder in name order
+are learned, the last 30 are asked; neighbours are often the same hand, so nothing in between is used.
+`arena`: four signs of the simulated arena and pictures of none, learned from one set of places and asked at others.
+The worker runs as a process of its own, as the app starts it; its model.onnx is asked through the machine's own picture
+rule. Peers (scikit-learn): logistic regression on raw pixels, and an RBF support vector machine on HOG and colour
+histograms, both also taught the mirrored pictures. A picture counts as right if its label, or "none of these", is said.
+Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gleaner.wire.picture import Rgb, read_rgb, resize_rgb
+
+ARENA_LABELS = ("red_star", "blue_star", "blue_circle", "yellow_circle")
+PEER_SIZE = (96, 96)
+
+Labelled = list[tuple[str | None, bytes]]
+
+
+def signs(photos: Path, digits: str, count: int) -> tuple[Labelled, Labelled]:
+    train: Labelled = []
+    asked: Labelled = []
+    for digit in digits:
+        files = sorted((photos / digit).glob("*.jpg"))
+        train += [(digit, f.read_bytes()) for f in files[:count]]
+        asked += [(digit, f.read_bytes()) for f in files[-30:]]
+    return train, asked
+
+
+def arena(count: int, asked_count: int, seed: int) -> tuple[Labelled, Labelled]:
+    from gleaner.sim.views import labelled_views
+
+    names: list[str | None] = [*ARENA_LABELS, None]
+
+    def views(count: int, seed: int) -> Labelled:
+        return [(view.label, view.jpeg) for name in names for view in labelled_views(name, count, seed)]
+
+    return views(count, 1000 + seed), views(asked_count, 2000 + seed)
+
+
+def train(run_dir: Path, pictures: Labelled, labels: list[str], budget_s: float, seed: int) -> tuple[dict[str, object], float]:
+    """(report, seconds) of one run of the worker."""
+    lines = []
+    for index, (label, data) in enumerate(pictures):
+        (run_dir / f"{index}.jpg").write_bytes(data)
+        tags = [{"annotation_label": label}] if label else []
+        lines.append({"image_path": f"{index}.jpg", "classification_annotations": tags, "binary_data_id": str(index)})
+    (run_dir / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    request = {"task": "single_label_classification", "labels": labels, "seed": seed, "budget_s": budget_s, "threads": 2}
+    (run_dir / "run.json").write_text(json.dumps(request))
+    began = time.monotonic()
+    ran = subprocess.run([sys.executable, "-m", "gleaner.learn.worker", str(run_dir)], capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if ran.returncode:
+        sys.exit(f"the worker failed: {ran.stdout[-1500:]}{ran.stderr[-1500:]}")
+    return json.loads((run_dir / "out" / "report.json").read_text()), seconds
+
+
+def ask(model: Path, pictures: Labelled, labels: list[str], threshold: float) -> tuple[float, float]:
+    """(share right, mean confidence in the true label) of the exported file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    _, height, width, _ = session.get_inputs()[0].shape
+    right, confidences = 0, []
+    for label, data in pictures:
+        image = resize_rgb(read_rgb(data, fit=(height, width)), height, width)
+        scores = session.run(["probability"], {"image": image[None]})[0][0]
+        said = labels[int(scores.argmax())] if scores.max() >= threshold else None
+        right += said == label
+        if label:
+            confidences.append(float(scores[labels.index(label)]))
+    return right / len(pictures), float(np.mean(confidences))
+
+
+def peers(pictures: Labelled, asked: Labelled) -> dict[str, dict[str, float]]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    small = [(label or "", resize_rgb(read_rgb(data, fit=PEER_SIZE), *PEER_SIZE)) for label, data in pictures]
+    taught = small + [(label, np.ascontiguousarray(picture[:, ::-1])) for label, picture in small]
+    questions = [(label or "", resize_rgb(read_rgb(data, fit=PEER_SIZE), *PEER_SIZE)) for label, data in asked]
+    found = {}
+    for name, feature, model in (
+        ("raw_pixels_logistic_regression", _raw, LogisticRegression(C=0.01, max_iter=500)),
+        ("hog_colour_svm", _hog, SVC(C=10)),
+    ):
+        began = time.monotonic()
+        pipeline = make_pipeline(StandardScaler(), model)
+        pipeline.fit(_features(taught, feature), [label for label, _ in taught])
+        seconds = time.monotonic() - began
+        answers = pipeline.predict(_features(questions, feature))
+        right = float(np.mean([a == label for a, (label, _) in zip(answers, questions, strict=True)]))
+        found[name] = {"accuracy": round(right, 4), "train_s": round(seconds, 2)}
+    return found
+
+
+def _features(pictures: Iterable[tuple[str, Rgb]], feature: object) -> np.ndarray:
+    return np.stack([feature(picture) for _, picture in pictures])  # type: ignore[operator]
+
+
+def _raw(picture: Rgb) -> np.ndarray:
+    return resize_rgb(picture, 32, 32).ravel().astype(np.float32)
+
+
+def _hog(picture: Rgb) -> np.ndarray:
+    """Nine orientations in 8×8-pixel cells, normalized in 2×2 blocks (Dalal and Triggs 2005), and an HSV histogram."""
+    import cv2
+
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=1)
+    strength, angle = np.hypot(dx, dy), np.mod(np.arctan2(dy, dx), np.pi) / np.pi * 9
+    rows, columns = (side // 8 for side in grey.shape)
+    cells = np.zeros((rows, columns, 9), np.float32)
+    for orientation in range(9):
+        part = np.where(angle.astype(int) % 9 == orientation, strength, 0)
+        cells[..., orientation] = part.reshape(rows, 8, columns, 8).sum((1, 3))
+    blocks = np.concatenate([cells[:-1, :-1], cells[1:, :-1], cells[:-1, 1:], cells[1:, 1:]], axis=2)
+    blocks /= np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3
+    hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
+    colours = np.sqrt(cv2.calcHist([hsv], [0, 1, 2], None, [12, 4, 3], [0, 180, 0, 256, 0, 256]).ravel())
+    return np.concatenate([blocks.ravel(), colours / (np.linalg.norm(colours) + 1e-6) * 3])
+
+
+def measure(name: str, pictures: Labelled, asked: Labelled, budget_s: float, seed: int) -> dict[str, object]:
+    labels = sorted({label for label, _ in pictures if label})
+    with tempfile.TemporaryDirectory(prefix="gleaner-bench-") as folder:
+        report, seconds = train(Path(folder), pictures, labels, budget_s, seed)
+        summary: dict[str, float] = report["summary"]  # type: ignore[assignment]
+        model = Path(folder) / "out" / "model.onnx"
+        threshold = summary["suggested_threshold"]
+        right, confidence = ask(model, asked, labels, threshold)
+        right_at_half, _ = ask(model, asked, labels, 0.5)
+    found = {
+        "accuracy": round(right, 4),
+        "accuracy_at_0.5": round(right_at_half, 4),
+        "confidence": round(confidence, 3),
+        "reported_accuracy": summary["accuracy"],
+        "threshold": threshold,
+        "total_s": round(seconds, 1),
+        "steps": report["model"]["steps"],  # type: ignore[index]
+        "inference_ms": report["timings"]["inference_ms"],  # type: ignore[index]
+        "input": report["config"]["input_size"],  # type: ignore[index]
+        "asked": len(asked),
+        "peers": peers(pictures, asked),
+    }
+    print(f"{name}: {json.dumps(found)}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds for each run")
+    parser.add_argument("--per-label", type=int, default=20)
+    parser.add_argument("--asked", type=int, default=40, help="held-out views of the arena per label")
+    parser.add_argument("--only", choices=("signs", "arena"))
+    parser.add_argument("--digits", default="357")
+    parser.add_argument("--photos", type=Path, default=Path("../shared/data/signs"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    results: dict[str, object] = {}
+    if options.only != "arena" and options.photos.is_dir():
+        results["signs"] = measure("signs", *signs(options.photos, options.digits, options.per_label), options.budget, options.seed)
+    if options.only != "signs":
+        results["arena"] = measure("arena", *arena(options.per_label, options.asked, options.seed), options.budget, options.seed)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
