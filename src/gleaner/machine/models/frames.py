@@ -198,10 +198,6 @@ class DriverSource(FrameSource):
             else:
                 self._waiting.append(waiting)
         self._feed.ask()
-        if self.state is SourceState.LOST and not waiting.done():
-            timeout_s = min(
-                timeout_s, self._retry_s + 1.0
-            )  # it may just be coming back; do not hold the caller for long
         try:
             lazy = await asyncio.wait_for(asyncio.wrap_future(waiting), timeout_s)
         except TimeoutError:
@@ -218,11 +214,7 @@ class DriverSource(FrameSource):
         thread, self._thread = self._thread, None
         self._feed.stop()
         self.state = SourceState.STOPPED
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(CameraProblem(f"camera {self._name} was closed while a picture was asked for"))
+        self._fail_waiting(f"camera {self._name} was closed while a picture was asked for")
         if thread is not None:
             thread.join(self._join_s)
             if thread.is_alive():
@@ -250,6 +242,7 @@ class DriverSource(FrameSource):
         while not self._feed.stopping.is_set():
             try:
                 self._drive(self._feed)
+                continue  # a film that begins again
             except DeviceLost as lost:
                 self._lose(str(lost))
             except Exception as error:  # noqa: BLE001 - top of the thread: an unknown driver fault is a visible state and is retried
@@ -262,6 +255,14 @@ class DriverSource(FrameSource):
         if self.state is not SourceState.LOST or self.error != why:
             self._log.warning("%s (trying again every %g s)", why, self._retry_s)
         self.state, self.error = SourceState.LOST, why
+        self._fail_waiting(why)
+
+    def _fail_waiting(self, why: str) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(CameraProblem(why))
 
 
 class _Lazy:
