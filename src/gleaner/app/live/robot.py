@@ -94,14 +94,7 @@ class Robot:
 
     async def command(self, api: str, name: str, command: dict[str, Any]) -> dict[str, Any]:
         """DoCommand of any resource whose API viam-sdk knows."""
-        from viam.resource.registry import Registry
-        from viam.resource.types import API
-
-        try:
-            client = Registry.lookup_api(API.from_string(api)).create_rpc_client(name, self._channel)
-        except (ValueError, KeyError, LookupError) as error:
-            raise InvalidInput(f"{api!r} is no API that can be called", "Use one like rdk:component:camera.") from error
-        stub = client.client
+        stub = _stub(api, name, self._channel)
         request = DoCommandRequest(name=name, command=Struct())
         request.command.update(command)
         async with _calling(f"{name}"):
@@ -151,6 +144,21 @@ async def _calling(what: str) -> AsyncIterator[None]:
         raise Unavailable("the machine went offline", "Wait until it is back; its page shows when.") from error
     except TimeoutError as error:
         raise Unavailable(f"{what} did not answer in {CALL_S:g} s", "Look at the machine's logs.") from error
+
+
+def _stub(api: str, name: str, channel: PipeChannel) -> Any:
+    """The generated stub of an API. viam-sdk registers an API when its module is imported."""
+    from viam.errors import ResourceNotFoundError
+    from viam.resource.registry import Registry
+    from viam.resource.types import API
+
+    try:
+        wanted = API.from_string(api)
+        if wanted.resource_type in ("component", "service") and wanted.resource_subtype.isidentifier():
+            importlib.import_module(f"viam.{wanted.resource_type}s.{wanted.resource_subtype}")
+        return Registry.lookup_api(wanted).create_rpc_client(name, channel).client
+    except (ValueError, ImportError, ResourceNotFoundError) as error:
+        raise InvalidInput(f"{api!r} is no API that can be called", "Use one like rdk:component:camera.") from error
 
 
 def _session(session: str) -> dict[str, str]:
