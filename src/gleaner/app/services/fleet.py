@@ -246,7 +246,7 @@ class FleetService:
         """(id, made at) of the part's secrets, newest first; what they are is not kept."""
         mine = sa.select(t.part_secret.c.id, t.part_secret.c.created_ns).where(t.part_secret.c.part_id == part_id)
         with self._database.read() as db:
-            return list(db.execute(mine.order_by(t.part_secret.c.created_ns.desc(), sa.text("rowid desc"))).tuples())
+            return list(db.execute(mine.order_by(t.part_secret.c.created_ns.desc(), sa.text("rowid desc"))).all())
 
     def delete_secret(self, caller: Caller, part_id: str, secret_id: str) -> None:
         self.part(caller, part_id, owner=True)
@@ -323,7 +323,7 @@ class FleetService:
             .where(origin.c.machine_id.in_(machine_ids), item.c.captured_ns >= since, item.c.deleted_ns.is_(None))
         )
         with self._database.read() as db:
-            return dict(db.execute(recent.group_by(origin.c.machine_id)).tuples().all())
+            return dict(db.execute(recent.group_by(origin.c.machine_id)).all())
 
     # Configuration
 
