@@ -12,6 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from websockets.exceptions import ConnectionClosed
+
 from gleaner.wire.link import MAX_PIPE_PIECE_BYTES, pack_pipe, unpack_pipe
 
 _LOG = logging.getLogger("gleaner.cloud.link")
@@ -28,6 +30,8 @@ class Pipes:
         self._socket_path = socket_path
         self._send = send
         self._pipes: dict[int, _Pipe] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
     def receive(self, frame: bytes) -> None:
         """A binary frame from the app. Raises ValueError for a malformed one."""
@@ -42,15 +46,28 @@ class Pipes:
                 _LOG.warning("the app wants more than %d pipes at once: one was refused", MAX_PIPES)
                 return
             pipe = self._pipes[pipe_id] = _Pipe(pipe_id, self._socket_path, self._send)
-            pipe.task.add_done_callback(lambda _task: self._pipes.pop(pipe_id, None))
+            pipe.task.add_done_callback(lambda _task: self._ended(pipe_id))
         pipe.offer(payload)
 
     async def close(self) -> None:
-        tasks = [pipe.task for pipe in self._pipes.values()]
+        self._is_closing = True
+        tasks = [*(pipe.task for pipe in self._pipes.values()), *self._farewells]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _ended(self, pipe_id: int) -> None:
+        """Told from here and not by the pipe's task, which may be cancelled before it has run at all."""
+        self._pipes.pop(pipe_id, None)
+        if not self._is_closing:
+            farewell = asyncio.create_task(self._tell_closed(pipe_id), name=f"link pipe {pipe_id} closes")
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
+
+    async def _tell_closed(self, pipe_id: int) -> None:
+        with contextlib.suppress(ConnectionClosed):  # the link itself is gone: there is nobody to tell
+            await self._send(pack_pipe(pipe_id))
 
 
 class _Pipe:
@@ -78,7 +95,6 @@ class _Pipe:
             reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
         except OSError as error:
             _LOG.error("the link cannot reach this machine's own robot API: %s", error)
-            await self._tell_closed()
             return
         outward = asyncio.create_task(self._pump_out(reader), name=f"link pipe {self._id} outward")
         inward = asyncio.create_task(self._pump_in(writer), name=f"link pipe {self._id} inward")
@@ -89,11 +105,6 @@ class _Pipe:
                 task.cancel()
             await asyncio.wait([outward, inward])
             writer.close()
-            await self._tell_closed()
-
-    async def _tell_closed(self) -> None:
-        with contextlib.suppress(Exception):  # the link itself may be gone: then there is nobody to tell
-            await self._send(pack_pipe(self._id))
 
     async def _pump_in(self, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -103,6 +114,6 @@ class _Pipe:
                 await writer.drain()
 
     async def _pump_out(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ConnectionClosed):
             while payload := await reader.read(MAX_PIPE_PIECE_BYTES):
                 await self._send(pack_pipe(self._id, payload))
