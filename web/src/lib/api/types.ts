@@ -115,6 +115,7 @@ export type JsonSchema = {
 export type CatalogModel = {
   api: string;
   model: string;
+  aliases?: string[];
   title: string;
   description: string;
   icon: string;

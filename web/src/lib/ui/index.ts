@@ -22,3 +22,4 @@ export { default as StatusPill } from "./StatusPill.svelte";
 export { default as Table } from "./Table.svelte";
 export { default as Tabs } from "./Tabs.svelte";
 export { default as Toggle } from "./Toggle.svelte";
+export { default as WordsInput } from "./WordsInput.svelte";
