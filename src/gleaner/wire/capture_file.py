@@ -121,17 +121,21 @@ def encode_record(message: bytes | SensorData) -> bytes:
 def read_capture(data: bytes | memoryview) -> CaptureFile:
     """Raises CaptureFileError; damage behind the header only costs the damaged records."""
     layout = find_layout(data)
-    view = memoryview(data)
-    metadata = _parse_metadata(view[layout.header.start : layout.header.end])
-    records = tuple(SensorData.FromString(bytes(view[span.start : span.end])) for span in layout.records)
+    metadata = _parse_metadata(_message(data, layout.header, layout.sealed))
+    records = tuple(SensorData.FromString(_message(data, span, layout.sealed)) for span in layout.records)
     return CaptureFile(metadata, records, layout)
 
 
 def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
     """The usable records one at a time: for big files, where only one should be in memory."""
-    view = memoryview(data)
-    for span in find_layout(data).records:
-        yield SensorData.FromString(bytes(view[span.start : span.end]))
+    layout = find_layout(data)
+    for span in layout.records:
+        yield SensorData.FromString(_message(data, span, layout.sealed))
+
+
+def _message(data: bytes | memoryview, span: Span, sealed: bool) -> bytes:
+    """A message without its seal: exactly what was given to the writer."""
+    return bytes(memoryview(data)[span.start : span.end - SEAL_BYTES if sealed else span.end])
 
 
 def find_layout(data: bytes | memoryview) -> Layout:
@@ -143,7 +147,7 @@ def find_layout(data: bytes | memoryview) -> Layout:
     seal = _seal_of(data, header)
     if seal is _Seal.BROKEN:
         raise CaptureFileError("the capture file's header is damaged: its checksum does not fit")
-    metadata = _parse_metadata(memoryview(data)[header.start : header.end])
+    metadata = _parse_metadata(data[header.start : header.end])
     is_tabular = metadata.type == DataType.DATA_TYPE_TABULAR_SENSOR
     if seal is _Seal.GOOD:
         records = list(_sealed_records(data, header.end, resync=is_tabular))
@@ -163,9 +167,9 @@ def _framed_size(span: Span) -> int:
     return len(varint(size)) + size
 
 
-def _parse_metadata(body: memoryview) -> DataCaptureMetadata:
+def _parse_metadata(body: bytes) -> DataCaptureMetadata:
     try:
-        metadata: DataCaptureMetadata = DataCaptureMetadata.FromString(bytes(body))
+        metadata: DataCaptureMetadata = DataCaptureMetadata.FromString(body)
     except DecodeError as error:
         raise CaptureFileError(
             "the capture file's header cannot be decoded: it is damaged or not a capture file"

@@ -158,8 +158,10 @@ async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
         raise Refused(f"web_address {settings.web_address!r} is not an address: {error}") from error
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise LinkError(f"{settings.web_address} cannot be reached: {error or type(error).__name__}") from error
-    async with connection:
+    try:
         yield Link(connection)
+    finally:
+        await connection.close()
 
 
 def _status_error(status: int, settings: SyncSettings) -> LinkError:
