@@ -25,7 +25,7 @@ from gleaner.machine.rpc.server import RobotServer
 from gleaner.machine.rpc.sessions import Sessions
 from gleaner.machine.rpc.stop import stop_resource
 from gleaner.machine.status import NoPackageReports, link_status
-from gleaner.wire.machine_config import CloudConfig, MachineConfig
+from gleaner.wire.machine_config import MachineConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,10 +43,12 @@ class Exit(Enum):
 class Machine:
     """`start`, then `apply` each configuration, then `stop`. One per process and home folder."""
 
-    def __init__(self, home: MachineHome, cloud: CloudConfig | None, *, graph: ResourceGraph | None = None) -> None:
+    def __init__(self, home: MachineHome, local: MachineConfig, *, graph: ResourceGraph | None = None) -> None:
+        """`local` is the configuration file: all of it, or only how to reach the app that holds the rest."""
+        cloud = local.cloud
         self.host = MachineHost(home.path, cloud)
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.cloud = CloudService(self, home, cloud) if cloud is not None else None
+        self.cloud = CloudService(self, home, cloud, local.network) if cloud is not None else None
         packages = self.cloud.packages if self.cloud is not None else None
         self.graph = graph or ResourceGraph(self.host, models.all_specs(), packages or NoPackages())
         self.host.find = self.graph.resource

@@ -51,9 +51,10 @@ async def _run(
     config_path: Path, config: MachineConfig, home: MachineHome, say: Callable[[str], None], guard: _StopGuard
 ) -> Exit | None:
     loop = asyncio.get_running_loop()
-    machine = Machine(home, config.cloud)
+    machine = Machine(home, config)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _on_signal, machine)
+        # A second signal changes nothing: terminals and supervisors often send two, and stopping is bounded anyway.
+        loop.add_signal_handler(number, machine.end, Exit.SHUTDOWN)
     try:
         await machine.start()
         if config.cloud is None:
@@ -104,13 +105,6 @@ async def _announce(machine: Machine, say: Callable[[str], None]) -> None:
     for node in nodes:
         if node.state is not State.READY:
             say(f"not ready  {node.key.subtype} {node.key.name}: {node.error or node.state.name.lower()}")
-
-
-def _on_signal(machine: Machine) -> None:
-    if machine.exit.done():
-        _LOG.warning("stopped at once")
-        os._exit(1)
-    machine.end(Exit.SHUTDOWN)
 
 
 class _StopGuard:

@@ -27,7 +27,7 @@ from gleaner.machine.cloud.pipes import MAX_QUEUED_BYTES, Pipes
 from gleaner.machine.cloud.reachability import backoff_s
 from gleaner.wire.link import EMPTY_LEDGER, pack_pipe, unpack_pipe
 from gleaner.wire.link import Status as LinkStatus
-from gleaner.wire.machine_config import CloudConfig, ConfigProblem, MachineConfig
+from gleaner.wire.machine_config import CloudConfig, ConfigProblem, MachineConfig, NetworkConfig
 
 
 @asynccontextmanager
@@ -85,6 +85,17 @@ async def test_the_configuration_is_polled_applied_and_kept(tmp_path: Path) -> N
         assert SECRET not in cache.read_text()
         assert app.authentications == 1
         assert app.config_requests[0].agent_info.version.startswith("gleaner-")
+
+
+async def test_the_local_network_wins_over_the_apps(tmp_path: Path) -> None:
+    async with connected() as (app, connection):
+        app.config = {"network": {"bind_address": "localhost:9", "sessions": {"heartbeat_window": "5s"}}}
+        applied = Applied()
+        local = NetworkConfig(bind_address="localhost:7")
+        async with running(ConfigPoller(connection, app.cloud, tmp_path / "c", applied, local).run()):
+            await until(lambda: applied.configs)
+        network = applied.configs[0].network
+        assert (network.bind_address, network.sessions) == ("localhost:7", {"heartbeat_window": "5s"})
 
 
 async def test_a_poke_polls_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ async def test_the_computer_reports_itself(tmp_path: Path) -> None:
     assert readings["disk_free_bytes"] > 0
     assert readings["uptime_s"] > 0
     assert {"load_1m", "network_sent_bytes", "cpu_percent_each"} <= set(readings)
+
+
+async def test_work_shows_in_the_processor_load(tmp_path: Path) -> None:
+    sensor = await sensor_system.build(context(sensor_system.SPEC, {"per_cpu": True}, tmp_path))
+    before = time.process_time()
+    while time.process_time() - before < 0.3:  # counters tick in hundredths of a second
+        pass
+    readings = await sensor.get_readings()
+    assert max(readings["cpu_percent_each"]) > 10
+    assert readings["cpu_percent"] > 1
 
 
 async def test_a_disk_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gleaner import __version__
 from gleaner.machine.cloud.connection import AppConnection, AppError, AppRefused, AppUnreachable
 from gleaner.machine.cloud.reachability import Reachability
 from gleaner.machine.home import write_private
-from gleaner.wire.machine_config import CloudConfig, ConfigProblem, MachineConfig, parse_config
+from gleaner.wire.machine_config import CloudConfig, ConfigProblem, MachineConfig, NetworkConfig, parse_config
 from gleaner.wire.robot_config import from_proto
 
 _LOG = logging.getLogger("gleaner.cloud.config")
@@ -30,7 +30,7 @@ _BAD_CONFIG = frozenset({Status.UNKNOWN, Status.INVALID_ARGUMENT, Status.FAILED_
 
 
 class ConfigPoller:
-    """`run` until cancelled; `poke` for a poll now."""
+    """`run` until cancelled; `poke` for a poll now. `network` is what the local file says of it, if anything."""
 
     def __init__(
         self,
@@ -38,11 +38,13 @@ class ConfigPoller:
         cloud: CloudConfig,
         cache: Path,
         apply: Callable[[MachineConfig], Awaitable[None]],
+        network: NetworkConfig | None = None,
     ) -> None:
         self._connection = connection
         self._cloud = cloud
         self._cache = cache
         self._apply = apply
+        self._network = network or NetworkConfig()
         self._current: dict[str, Any] | None = None
         self._rejected: dict[str, Any] | None = None
         self._poked = asyncio.Event()
@@ -106,9 +108,14 @@ class ConfigPoller:
         await self._apply(parsed)
 
     def _parse(self, config: Mapping[str, Any], source: str) -> MachineConfig:
-        """What the local file says about the app is never overwritten by the app."""
-        local = self._cloud.model_dump(by_alias=True, exclude_defaults=True)
-        return parse_config({**config, "cloud": {**(config.get("cloud") or {}), **local}}, source)
+        """What the local file says about the app, and about this computer's network, wins over the app's words."""
+        cloud = self._cloud.model_dump(by_alias=True, exclude_defaults=True)
+        network = self._network.model_dump(exclude_unset=True)
+        local = {
+            "cloud": {**(config.get("cloud") or {}), **cloud},
+            "network": {**(config.get("network") or {}), **network},
+        }
+        return parse_config({**config, **local}, source)
 
     async def _check_restart(self) -> None:
         if not self._asks_for_restart:

@@ -13,7 +13,7 @@ from gleaner.machine.cloud.link import Link
 from gleaner.machine.cloud.logs import LogShipper
 from gleaner.machine.cloud.packages import PackageManager
 from gleaner.machine.home import MachineHome
-from gleaner.wire.machine_config import CloudConfig
+from gleaner.wire.machine_config import CloudConfig, NetworkConfig
 
 if TYPE_CHECKING:
     from gleaner.machine.machine import Machine
@@ -24,14 +24,14 @@ _LAST_LOGS_S = 1.0
 
 
 class CloudService:
-    def __init__(self, machine: Machine, home: MachineHome, cloud: CloudConfig) -> None:
+    def __init__(self, machine: Machine, home: MachineHome, cloud: CloudConfig, network: NetworkConfig) -> None:
         self._machine = machine
         self._connection = AppConnection(cloud)
         self.verify_key = AppKeyVerifier(self._connection, cloud.id)
         self.packages = PackageManager(
             self._connection, cloud, home.path / "packages", reapply=machine.reapply, is_used=self._is_package_used
         )
-        self._poller = ConfigPoller(self._connection, cloud, home.cached_config(cloud.id), machine.apply)
+        self._poller = ConfigPoller(self._connection, cloud, home.cached_config(cloud.id), machine.apply, network)
         self._poller.on_restart = self._restart
         self._logs = LogShipper(self._connection, cloud.id)
         self._link = Link(cloud, home.socket_path, machine.status, self._notice) if cloud.web_address else None

@@ -27,20 +27,42 @@ class SystemSensor(Sensor):
     def __init__(self, name: str, attributes: SystemSensorAttributes) -> None:
         super().__init__(name)
         self._attributes = attributes
-        psutil.cpu_percent()  # the first call only marks the start of the interval that the next one reports
-        psutil.cpu_percent(percpu=True)
+        self._load = ProcessorLoad()
 
     async def get_readings(
         self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **kwargs: Any
     ) -> Mapping[str, Any]:
-        return await asyncio.to_thread(read_system, self._attributes)
+        return await asyncio.to_thread(read_system, self._attributes, self._load)
 
 
-def read_system(attributes: SystemSensorAttributes) -> dict[str, Any]:
+class ProcessorLoad:
+    """How busy the cores were since the last reading. psutil's own `cpu_percent` counts per calling thread, so readings
+    taken in a pool of threads would miss most of the time."""
+
+    def __init__(self) -> None:
+        self._last = psutil.cpu_times(percpu=True)
+
+    def percent_each(self) -> list[float]:
+        """0-100 for each core."""
+        now, last = psutil.cpu_times(percpu=True), self._last
+        self._last = now
+        return [_busy_percent(after, before) for after, before in zip(now, last, strict=False)]
+
+
+def _busy_percent(after: Any, before: Any) -> float:
+    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields}
+    # Linux counts guests within user and nice too.
+    total = sum(s for name, s in spent.items() if name not in ("guest", "guest_nice"))
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    return round(100 * min(1.0, max(0.0, 1 - idle / total)), 1) if total > 0 else 0.0
+
+
+def read_system(attributes: SystemSensorAttributes, load: ProcessorLoad) -> dict[str, Any]:
     """Percentages are 0-100; `cpu_percent` is the mean since the last reading. Values the system lacks are left out."""
     memory, disk, network = psutil.virtual_memory(), psutil.disk_usage(attributes.disk_path), psutil.net_io_counters()
+    each = load.percent_each()
     readings: dict[str, Any] = {
-        "cpu_percent": psutil.cpu_percent(),
+        "cpu_percent": round(sum(each) / len(each), 1) if each else 0.0,
         "memory_percent": memory.percent,
         "memory_used_bytes": memory.used,
         "memory_total_bytes": memory.total,
@@ -51,7 +73,7 @@ def read_system(attributes: SystemSensorAttributes) -> dict[str, Any]:
     if network is not None:
         readings |= {"network_sent_bytes": network.bytes_sent, "network_received_bytes": network.bytes_recv}
     if attributes.per_cpu:
-        readings["cpu_percent_each"] = psutil.cpu_percent(percpu=True)
+        readings["cpu_percent_each"] = each
     readings |= dict(zip(("load_1m", "load_5m", "load_15m"), os.getloadavg(), strict=True))
     if (hottest := _hottest_celsius()) is not None:
         readings["temperature_celsius"] = hottest
