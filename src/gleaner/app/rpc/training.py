@@ -9,7 +9,7 @@ from viam.gen.app.mltraining.v1.ml_training_grpc import UnimplementedMLTrainingS
 from gleaner.app.caller import Caller
 from gleaner.app.errors import InvalidInput
 from gleaner.app.rpc.adapter import Service, timestamp, unary
-from gleaner.app.services.jobs import TrainingRequest
+from gleaner.app.services.jobs import DEFAULT_S, TrainingRequest
 from gleaner.app.services.jobs_store import Job, Status
 
 _TYPES = {
@@ -37,6 +37,7 @@ class TrainingRpc(Service, UnimplementedMLTrainingServiceBase):
             labels=list(request.tags),
             organization_id=request.organization_id,
             model_version=request.model_version,
+            time_budget_s=DEFAULT_S,
         )
         return pb.SubmitTrainingJobResponse(id=self.context.jobs.submit(caller, asked).id)
 
