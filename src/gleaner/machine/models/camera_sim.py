@@ -41,6 +41,7 @@ async def build(context: BuildContext) -> FrameCamera:
     from gleaner.sim.geometry import Lens
     from gleaner.sim.render import Renderer
     from gleaner.sim.scene import scene_for
+    from gleaner.sim.trace import tracer
     from gleaner.sim.world import WORLDS
 
     attributes: SimCameraAttributes = context.attributes
@@ -48,6 +49,7 @@ async def build(context: BuildContext) -> FrameCamera:
     key = (str(context.host.home), attributes.world)
     world = WORLDS.open(key)
     made: list[Renderer] = []
+    trace = tracer()
 
     def renderer() -> Renderer:
         if not made:  # drawing the arena takes a second or two: in the camera's thread, never on the event loop
@@ -56,8 +58,9 @@ async def build(context: BuildContext) -> FrameCamera:
 
     def make() -> Picture:
         draw = renderer()
-        captured_at_ns = time.time_ns()
-        return jpeg_picture(draw.render(world.pose(), world.time_s), attributes.quality, captured_at_ns)
+        captured_at_ns, pose = time.time_ns(), world.pose()
+        trace(captured_at_ns, pose)
+        return jpeg_picture(draw.render(pose, world.time_s), attributes.quality, captured_at_ns)
 
     source = OnDemandSource(context.name, make, attributes.frame_rate)
     source.start()
