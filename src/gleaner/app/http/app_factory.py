@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -12,34 +10,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gleaner import __version__
 from gleaner.app.context import AppContext
+from gleaner.app.http import (
+    auth,
+    datasets,
+    events,
+    fleet,
+    items,
+    jobs,
+    link,
+    live,
+    ml_models,
+    readings,
+    sync,
+    upload,
+)
 from gleaner.app.http.errors import error_body, install_error_handlers
 from gleaner.app.http.static import SecurityHeaders, install_pages
 
 # One module per group of addresses; each has `router` whose paths start with /api (only /login does not).
-_ROUTERS = (
-    "auth",
-    "fleet",
-    "items",
-    "upload",
-    "readings",
-    "datasets",
-    "jobs",
-    "ml_models",
-    "events",
-    "sync",
-    "link",
-    "live",
-)
+_ROUTERS = (auth, fleet, items, upload, readings, datasets, jobs, ml_models, events, sync, link, live)
 
 
 def create_app(context: AppContext) -> FastAPI:
     app = FastAPI(title="Gleaner", version=__version__, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
     app.state.context = context
     install_error_handlers(app)
-    for name in _ROUTERS:
-        module = f"gleaner.app.http.{name}"
-        if importlib.util.find_spec(module) is not None:
-            app.include_router(importlib.import_module(module).router)
+    for module in _ROUTERS:
+        app.include_router(module.router)
     install_pages(app)
     app.add_middleware(SameOrigin)
     app.add_middleware(SecurityHeaders, strict_transport=not context.settings.is_loopback)

@@ -161,3 +161,6 @@ class _Stored:
 
     def discard(self) -> None:
         """Nothing is held."""
+
+    def abandon(self) -> None:
+        """As above."""

@@ -122,6 +122,10 @@ class Ingest:
         self._groups.put(None)
         self._threads[2].join()
 
+    @property
+    def is_running(self) -> bool:
+        return self._running
+
     def submit(self, upload: Upload) -> Future[Receipt]:
         """Takes an upload; the future gives its Receipt, or raises Conflict (same key, other bytes) or Unavailable.
 
@@ -213,6 +217,7 @@ class Ingest:
 
     def _answer(self, one: _Waiting, answer: Indexed) -> None:
         info = one.upload.info
+        one.upload.payload.discard()
         self._release(one)
         if answer.outcome is Outcome.CONFLICT:
             message = f"{info.file_name or info.component_name or 'The upload'} was stored before with other content"
@@ -231,11 +236,11 @@ class Ingest:
         )
         for one in group:
             if not one.future.done():
+                one.upload.payload.abandon()
                 self._release(one)
                 one.future.set_exception(told)
 
     def _release(self, one: _Waiting) -> None:
-        one.upload.payload.discard()
         with self._lock:
             self._bytes -= one.memory
 

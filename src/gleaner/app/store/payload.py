@@ -30,6 +30,10 @@ class Payload(Protocol):
         """Frees what it holds; called once the bytes are in a pack or will not be needed."""
         ...
 
+    def abandon(self) -> None:
+        """Frees what it holds, except what the sender could continue; called when storing failed for now."""
+        ...
+
 
 class MemoryPayload:
     def __init__(self, data: bytes) -> None:
@@ -54,6 +58,9 @@ class MemoryPayload:
         return self._data[:length]
 
     def discard(self) -> None:
+        self._data = b""
+
+    def abandon(self) -> None:
         self._data = b""
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,8 @@ class Spool:
     def __init__(self, folder: Path, keys: Keys) -> None:
         self._folder = folder
         self._keys = keys
+        self._lock = threading.Lock()
+        self._named: weakref.WeakValueDictionary[str, SpoolFile] = weakref.WeakValueDictionary()
 
     def start(self, now_s: float | None = None) -> None:
         """Collects what no upload will continue. At process start only."""
@@ -49,16 +53,24 @@ class Spool:
         return SpoolFile(self._folder / f"{_UNNAMED}{uuid.uuid4().hex}.part", self._keys)
 
     def open(self, name: str) -> SpoolFile:
-        """The file of a resumable upload, continued where it really ends. `name` is made of hex digits only."""
+        """The file of a resumable upload, continued where it really ends. `name` is made of hex digits only.
+
+        Whoever had it open before (a connection that is dead but not closed yet) can add nothing any more.
+        """
         int(name, 16)
-        return SpoolFile(self._folder / f"{name}.part", self._keys)
+        with self._lock:
+            if before := self._named.pop(name, None):
+                before.close()
+            file = self._named[name] = SpoolFile(self._folder / f"{name}.part", self._keys)
+        return file
 
 
 class SpoolFile:
-    """A payload on disk. Not for several threads at once."""
+    """A payload on disk. One thread at a time, except that any may close it."""
 
     def __init__(self, path: Path, keys: Keys) -> None:
         self._path = path
+        self._closing = threading.Lock()
         self._first = 0
         self._frames: list[tuple[int, int]] = []  # (position in the file, plaintext length)
         self._size = 0
@@ -74,7 +86,11 @@ class SpoolFile:
         return CHUNK_BYTES
 
     def append(self, data: bytes, *, durable: bool = False) -> None:
-        """Adds at the end; with `durable` the bytes survive a power cut once this returns."""
+        """Adds at the end; with `durable` the bytes survive a power cut once this returns. Raises OSError."""
+        with self._closing:
+            self._append(data, durable=durable)
+
+    def _append(self, data: bytes, *, durable: bool) -> None:
         if data:
             nonce = os.urandom(_NONCE)
             frame = _LENGTH.pack(len(data)) + nonce + self._cipher.encrypt(nonce, data, None)
@@ -114,11 +130,18 @@ class SpoolFile:
         self.close()
         self._path.unlink(missing_ok=True)
 
+    def abandon(self) -> None:
+        if self._path.name.startswith(_UNNAMED):
+            self.discard()
+        else:
+            self.close()
+
     def close(self) -> None:
         """Lets go of the file and keeps it, to be continued later."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        with self._closing:
+            if self._handle >= 0:
+                os.close(self._handle)
+                self._handle = -1
 
     def _open_key(self, keys: Keys) -> AESGCM:
         start = os.pread(self._handle, 1024, 0)

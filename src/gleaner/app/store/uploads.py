@@ -73,6 +73,7 @@ def from_stream(
     now_ns: int,
     *,
     digest: bytes = b"",
+    idempotency_key: bytes = b"",
 ) -> Upload:
     """`StreamingDataCaptureUpload`: one binary capture whose bytes came in pieces. `digest` is their SHA-256, if known."""
     if payload.size == 0:
@@ -80,27 +81,27 @@ def from_stream(
     digest = digest or sha256_of(payload)
     requested, received = _time_ns(sensor.time_requested), _time_ns(sensor.time_received)
     annotations = sensor.annotations.SerializeToString(deterministic=True)
-    key = derived_key(
-        "binary",
-        *_source(metadata, place),
-        requested,
-        received,
-        annotations,
-        digest,
-    )
+    key = idempotency_key or derived_key("binary", *_source(metadata, place), requested, received, annotations, digest)
     declared = metadata.mime_type or _OLD_MIME_TYPES.get(sensor.mime_type, "")
     return _item(metadata, payload, place, key, digest, declared, (requested, received, now_ns), sensor)
 
 
 def from_file(
-    metadata: UploadMetadata, payload: Payload, place: Place, now_ns: int, *, digest: bytes = b"", revive: bool = False
+    metadata: UploadMetadata,
+    payload: Payload,
+    place: Place,
+    now_ns: int,
+    *,
+    digest: bytes = b"",
+    idempotency_key: bytes = b"",
+    revive: bool = False,
 ) -> Upload:
     """`FileUpload`, a synced file, or one dropped on the page. Raises InvalidInput for an empty file."""
     if payload.size == 0:
         raise InvalidInput(f"The file {metadata.file_name or '(no name)'} is empty", "Send it once it has content.")
     digest = digest or sha256_of(payload)
     modified, created = _time_ns(metadata.file_modify_time), _time_ns(metadata.file_create_time)
-    key = derived_key("file", *_source(metadata, place), metadata.file_name, modified, digest)
+    key = idempotency_key or derived_key("file", *_source(metadata, place), metadata.file_name, modified, digest)
     times = (modified or created, 0, now_ns)
     return _item(metadata, payload, place, key, digest, metadata.mime_type, times, None, revive=revive)
 
@@ -113,15 +114,11 @@ def from_capture_file(data: bytes, place: Place, key: bytes, now_ns: int, tags: 
         raise InvalidInput(f"Not a readable capture file: {err}", "It stays on the machine; look at it there.") from err
     if not capture.records:
         return None
-    metadata = _as_upload_metadata(capture.metadata, tags)
+    metadata = as_upload_metadata(capture.metadata, tags)
     if metadata.type == DataType.DATA_TYPE_TABULAR_SENSOR:
         return _readings(metadata, capture.records, place, now_ns, key)
     record = capture.records[0]
-    payload = MemoryPayload(record.binary)
-    sensor = record.metadata
-    times = (_time_ns(sensor.time_requested), _time_ns(sensor.time_received), now_ns)
-    declared = metadata.mime_type or _OLD_MIME_TYPES.get(sensor.mime_type, "")
-    return _item(metadata, payload, place, key, sha256_of(payload), declared, times, sensor)
+    return from_stream(metadata, record.metadata, MemoryPayload(record.binary), place, now_ns, idempotency_key=key)
 
 
 def decode_readings(payload: bytes) -> list[tuple[int, int, dict[str, Any]]]:
@@ -234,7 +231,7 @@ def _source(metadata: UploadMetadata, place: Place) -> tuple[str, ...]:
     return owner, metadata.component_type, metadata.component_name, metadata.method_name
 
 
-def _as_upload_metadata(capture: DataCaptureMetadata, tags: Sequence[str]) -> UploadMetadata:
+def as_upload_metadata(capture: DataCaptureMetadata, tags: Sequence[str]) -> UploadMetadata:
     return UploadMetadata(
         component_type=capture.component_type,
         component_name=capture.component_name,
