@@ -49,18 +49,19 @@ def _paint(color: Bgr, tone: Plane) -> Picture:
 
 
 def _grid(
-    rng: np.random.Generator, height: int, width: int, cell: tuple[int, int], gap: float, shift: float
+    rng: np.random.Generator, height: int, width: int, cell: tuple[int, int], gap: float, shift: float, wobble: float
 ) -> tuple[Plane, Plane, Plane, Plane]:
     """Running-bond grid → (row, column, inside 0–1, position inside the cell −1…1 vertically)."""
     cell_h, cell_w = cell
-    wobble = cloud(rng, height, width, 26, 2) * 0.8
-    y = np.arange(height, dtype=np.float32)[:, None] + wobble
-    row = np.floor(y / cell_h).astype(np.int32)
-    x = np.arange(width, dtype=np.float32)[None, :] + wobble[::-1] + (row % 2) * cell_w * shift
-    column = np.floor(x / cell_w).astype(np.int32)
+    wander = cloud(rng, height, width, 26, 2) * wobble
+    y = np.arange(height, dtype=np.float32)[:, None] + wander
+    row = np.floor(y / cell_h)
+    x = np.arange(width, dtype=np.float32)[None, :] + wander[::-1] + (row % 2) * (cell_w * shift)
+    column = np.floor(x / cell_w)
     in_y, in_x = y - row * cell_h, x - column * cell_w
     edge = np.minimum(np.minimum(in_y, cell_h - in_y), np.minimum(in_x, cell_w - in_x))
-    return row, column, np.clip((edge - gap) / 1.8, 0, 1), in_y / cell_h * 2 - 1
+    inside = np.clip((edge - gap) / 1.8, 0, 1)
+    return row.astype(np.int32), column.astype(np.int32), inside, in_y * (2 / cell_h) - 1
 
 
 def _per_cell(rng: np.random.Generator, row: Plane, column: Plane, spread: float) -> Plane:
@@ -69,7 +70,7 @@ def _per_cell(rng: np.random.Generator, row: Plane, column: Plane, spread: float
 
 
 def brick(rng: np.random.Generator, height: int, width: int, color: Bgr, mortar: Bgr, variety: float) -> Picture:
-    row, column, inside, _ = _grid(rng, height, width, (39, 126), 3.0, 0.5)
+    row, column, inside, _ = _grid(rng, height, width, (39, 126), 3.0, 0.5, 0.8)
     rough = cloud(rng, height, width, 9, 3)
     tone = 1 + _per_cell(rng, row, column, variety) + 0.035 * rough + 0.05 * cloud(rng, height, width, 160, 3)
     surface = _paint(color, tone)
@@ -115,7 +116,7 @@ def planks(
 def tiles(
     rng: np.random.Generator, height: int, width: int, color: Bgr, grout: Bgr, cell: tuple[int, int] = (58, 116)
 ) -> Picture:
-    row, column, inside, vertical = _grid(rng, height, width, cell, 1.6, 0.5)
+    row, column, inside, vertical = _grid(rng, height, width, cell, 1.6, 0.5, 0.12)
     lean = _per_cell(rng, row, column, 0.05)
     tone = 1 + _per_cell(rng, row, column, 0.028) - lean * vertical * 0.8 + 0.012 * cloud(rng, height, width, 70, 3)
     gleam = np.clip(1 - np.abs(vertical + 0.62 + lean * 4) / 0.22, 0, 1) * 0.07

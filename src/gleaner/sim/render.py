@@ -83,7 +83,8 @@ class Renderer:
             return
         floor = self._floor(view, first)
         below = picture[first:]
-        small = cv2.resize(below, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+        quarter = max(below.shape[1] // 4, 1), max(below.shape[0] // 4, 1)
+        small = cv2.resize(below, quarter, interpolation=cv2.INTER_AREA)
         small = cv2.blur(small, (3, 7))
         mirrored = cv2.resize(small, (below.shape[1], below.shape[0]), interpolation=cv2.INTER_LINEAR)
         rows = np.arange(first, self.lens.height_px)
@@ -143,7 +144,7 @@ class Renderer:
         if smear >= 1.5:
             picture = np.asarray(cv2.blur(picture, (2 * int(smear / 2) + 1, 1)), np.uint8)
         # Focus is set to 1.2 m: the lens is sharp from half a metre on and soft when it nearly touches a wall.
-        soft = 0.55 + 2.2 * max(0.0, 480 / max(distance_mm, 120) - 1)
+        soft = 0.42 + 2.2 * max(0.0, 480 / max(distance_mm, 120) - 1)
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), soft * self.lens.width_px / 640), np.uint8)
         moment = int(time_s * 1000) & 0x7FFFFFFF
         pick = np.random.default_rng(

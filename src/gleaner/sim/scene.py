@@ -29,7 +29,7 @@ class Pyramid:
     def level_for(self, mm_per_px: float) -> tuple[Frame, float]:
         """The level for a picture pixel that covers `mm_per_px` → (picture, its scale in px per mm)."""
         wanted = np.log(max(mm_per_px * self.px_per_mm, 1e-9)) / np.log(SHRINK)
-        index = int(np.clip(round(float(wanted)), 0, len(self.levels) - 1))
+        index = int(np.clip(round(float(wanted) - 0.25), 0, len(self.levels) - 1))
         return self.levels[index], self.px_per_mm * self.levels[index].shape[1] / self.levels[0].shape[1]
 
 

@@ -25,8 +25,10 @@ def build_floor(arena: Arena, seed: int) -> Picture:
     _joints(floor, side)
     _tape(rng, floor, side)
     _scuffs(rng, floor, side)
-    axis = (np.arange(side, dtype=np.float32) + 0.5) / FLOOR_PX_PER_MM - reach
-    inner = np.max(np.stack([axis[None, :] * nx + axis[:, None] * ny for nx, ny in arena.normals]), axis=0)
+    axis = (np.arange(side, dtype=np.float32) + 0.5) / FLOOR_PX_PER_MM - np.float32(reach)
+    inner = np.full((side, side), -np.inf, np.float32)  # distance from the middle towards the nearest wall
+    for nx, ny in arena.normals.astype(np.float32):
+        np.maximum(inner, axis[None, :] * nx + axis[:, None] * ny, out=inner)
     floor *= (1 - 0.42 * np.exp(-np.clip(arena.apothem_mm - inner, 0, None) / 130))[:, :, None]
     middle = np.exp(-((inner / (arena.apothem_mm * 0.75)) ** 2))
     floor *= (0.82 + 0.36 * middle)[:, :, None]
@@ -80,11 +82,11 @@ def build_hall(seed: int) -> Picture:
 def _beams(hall: Picture, width: int, height: int) -> None:
     for i in range(12):
         x = width * i // 12
-        cv2.line(hall, (x, height), (x + 40, 0), (30, 30, 34), 26, cv2.LINE_AA)
-        cv2.line(hall, (x + 14, height), (x + 52, 0), (62, 60, 62), 5, cv2.LINE_AA)
+        cv2.line(hall, (x, height), (x + 40, 0), (38, 36, 38), 26, cv2.LINE_AA)
+        cv2.line(hall, (x + 14, height), (x + 52, 0), (92, 88, 88), 5, cv2.LINE_AA)
     for y in (height // 5, height // 2):
-        cv2.line(hall, (0, y), (width, y), (28, 28, 31), 18, cv2.LINE_AA)
-        cv2.line(hall, (0, y - 10), (width, y - 10), (70, 68, 70), 4, cv2.LINE_AA)
+        cv2.line(hall, (0, y), (width, y), (34, 33, 35), 18, cv2.LINE_AA)
+        cv2.line(hall, (0, y - 10), (width, y - 10), (98, 94, 92), 4, cv2.LINE_AA)
 
 
 def _windows(rng: np.random.Generator, hall: Picture, width: int, height: int) -> None:
@@ -100,16 +102,17 @@ def _windows(rng: np.random.Generator, hall: Picture, width: int, height: int) -
 
 
 def _lamps(rng: np.random.Generator, hall: Picture, width: int, height: int) -> None:
+    """Hanging light tubes. Not round ones: out of focus those would pass for yellow circles."""
     glow = np.zeros_like(hall)
     for i in range(16):
-        x, y = int(width * (i + 0.5) / 16 + rng.normal(0, 12)), int(height * rng.uniform(0.3, 0.62))
-        radius = int(rng.uniform(12, 20))
-        cv2.line(hall, (x, 0), (x, y), (20, 20, 22), 3, cv2.LINE_AA)
-        warm = (120.0, 190.0, 250.0)
-        cv2.circle(hall, (x, y), radius, warm, -1, cv2.LINE_AA)
-        cv2.circle(hall, (x, y), radius, (150, 212, 255), 2, cv2.LINE_AA)
-        cv2.circle(glow, (x, y), radius * 3, (46, 84, 120), -1, cv2.LINE_AA)
-    hall += _blur_around(glow, 26.0) * 0.75
+        x, y = int(width * (i + 0.5) / 16 + rng.normal(0, 12)), int(height * rng.uniform(0.42, 0.64))
+        half, thick = int(rng.uniform(28, 44)), int(rng.uniform(4, 7))
+        for side in (-half + 8, half - 8):
+            cv2.line(hall, (x + side, 0), (x + side, y), (20, 20, 22), 2, cv2.LINE_AA)
+        cv2.rectangle(hall, (x - half - 4, y - thick - 5), (x + half + 4, y - thick), (44, 44, 46), -1)
+        cv2.rectangle(hall, (x - half, y - thick), (x + half, y + thick), (255, 265, 275), -1)
+        cv2.ellipse(glow, (x, y), (half * 2, half), 0, 0, 360, (70, 90, 106), -1, cv2.LINE_AA)
+    hall += _blur_around(glow, 24.0) * 0.8
 
 
 def _blur_around(picture: Picture, sigma: float) -> Picture:

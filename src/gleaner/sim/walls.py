@@ -84,12 +84,12 @@ def _baseboard(rng: np.random.Generator, wall: Picture) -> None:
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> Picture:
-    """(height, width, 3) gain: two warm lamps grazing the wall from above, dimmer corners, darker near the floor."""
+    """(height, width, 3) gain: warm lamps grazing the wall from above, dimmer corners, darker near the floor."""
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     lamps = (
-        Lamp(-0.48 + rng.normal(0, 0.06), 0.34, rng.uniform(0.34, 0.48)),
-        Lamp(0.46 + rng.normal(0, 0.06), 0.36, rng.uniform(0.34, 0.5)),
+        Lamp(-0.48 + float(rng.normal(0, 0.06)), 0.34, float(rng.uniform(0.34, 0.48))),
+        Lamp(0.46 + float(rng.normal(0, 0.06)), 0.36, float(rng.uniform(0.34, 0.5))),
     )
     glow: Plane = np.zeros((height, width), np.float32)
     for lamp in lamps:
@@ -102,7 +102,7 @@ def _light(rng: np.random.Generator, height: int, width: int) -> Picture:
         )
     corners = 1 - 0.34 * np.exp(-(1 - np.abs(x)) / 0.07)
     floor = 1 - 0.25 * np.exp(-(1 - y) / 0.06)
-    level = (0.64 + 0.0 * y) * corners * floor
+    level = 0.7 * corners * floor
     warm = np.asarray((0.86, 0.98, 1.08), np.float32)
     cool = np.asarray((1.06, 1.0, 0.95), np.float32)
     return np.asarray(level[:, :, None] * cool + (glow * corners * floor)[:, :, None] * warm, np.float32)
@@ -115,7 +115,7 @@ def _white_brick(rng: np.random.Generator, h: int, w: int) -> Picture:
     clutter.poster(rng, wall, (w * 0.84, h * 0.47), (170, 226))
     clutter.notes(rng, wall, (w * 0.12, h * 0.5), 5)
     clutter.outlet(wall, int(w * 0.7), h - 130)
-    clutter.cable(wall, (0, 150), (w * 0.36, 118), 60, 6, (40, 40, 42))
+    clutter.cable(wall, (0, 150), (w * 0.34, 66), 60, 6, (40, 40, 42))
     return wall
 
 
@@ -124,7 +124,7 @@ def _oak(rng: np.random.Generator, h: int, w: int) -> Picture:
     clutter.shelf(rng, wall, int(w * 0.05), int(h * 0.42), 260, materials.WALNUT)
     clutter.frame(rng, wall, (w * 0.86, h * 0.36), (170, 130), (46, 52, 58))
     clutter.notes(rng, wall, (w * 0.85, h * 0.66), 3)
-    clutter.cable(wall, (w * 0.2, 0), (w * 0.98, 30), 70, 5, (46, 48, 50))
+    clutter.cable(wall, (w * 0.2, 0), (w, 44), 70, 5, (46, 48, 50))
     clutter.outlet(wall, int(w * 0.3), h - 128)
     return wall
 
@@ -134,7 +134,7 @@ def _subway(rng: np.random.Generator, h: int, w: int) -> Picture:
     clutter.vent(wall, int(w * 0.43), 70, 150, 84)
     clutter.frame(rng, wall, (w * 0.5, h * 0.5), (150, 190), materials.WALNUT)
     clutter.pipe(wall, w - 40, 12, (150, 156, 158), upright=True)
-    clutter.cable(wall, (0, 90), (w * 0.4, 60), 44, 5, (60, 60, 62))
+    clutter.cable(wall, (0, 90), (w * 0.432, 84), 44, 5, (60, 60, 62))
     clutter.stain(rng, wall, (w * 0.94, h * 0.7), 70, 0.14)
     return wall
 
@@ -180,7 +180,7 @@ def _papered(rng: np.random.Generator, h: int, w: int) -> Picture:
     clutter.shelf(rng, wall, int(w * 0.38), int(h * 0.36), 270, materials.OAK)
     clutter.poster(rng, wall, (w * 0.51, h * 0.62), (140, 180))
     clutter.outlet(wall, int(w * 0.94), h - 130)
-    clutter.cable(wall, (0, 70), (w * 0.38, 40), 40, 5, (54, 56, 58))
+    clutter.cable(wall, (0, 70), (w * 0.6, 0), 46, 5, (54, 56, 58))
     return wall
 
 

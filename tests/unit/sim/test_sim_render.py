@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from gleaner.sim.drive import ROVER_RADIUS_MM
 from gleaner.sim.geometry import Arena, Lens, Pose, View
 from gleaner.sim.light import light_at
 from gleaner.sim.render import Renderer
@@ -28,6 +31,20 @@ def test_every_pose_gives_a_lit_picture(scene, pose):
     assert picture.dtype == np.uint8
     assert 15 < picture.mean() < 220
     assert (picture.reshape(-1, 3).max(axis=1) == 0).mean() < 0.01
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(-2300, 2300), st.floats(-2300, 2300), st.floats(-1e6, 1e6), st.floats(0, 1e7))
+def test_no_place_a_rover_can_reach_breaks_the_picture(scene, x, y, heading, time_s):
+    pose = Pose(*scene.arena.keep_inside(x, y, ROVER_RADIUS_MM), heading, 500, 60)
+    assert Renderer(scene, Lens(320, 240)).render(pose, time_s).mean() > 10
+
+
+def test_every_distance_to_a_wall_gives_a_picture(scene):
+    """The floor's strip shrinks to nothing on the way: its last rows are the ones that go wrong."""
+    renderer = Renderer(scene, Lens())
+    for x in range(1400, 2061, 6):
+        renderer.render(Pose(x, 0, 0), 0.0)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (320, 240), (1280, 720), (640, 480), (1920, 1080), (480, 640)])
