@@ -110,9 +110,9 @@ def test_recovery_replaces_no_complete_file(tmp_path: Path) -> None:
 
 
 def test_a_second_owner_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
-    with CaptureDirectory(tmp_path, LOG):
-        with pytest.raises(CaptureDirectoryBusy, match=rf"process {os.getpid()}.*capture_dir"):
-            CaptureDirectory(tmp_path, LOG).open(patience_s=0)
+    busy = pytest.raises(CaptureDirectoryBusy, match=rf"process {os.getpid()}.*capture_dir")
+    with CaptureDirectory(tmp_path, LOG), busy:
+        CaptureDirectory(tmp_path, LOG).open(patience_s=0)
     CaptureDirectory(tmp_path, LOG).open(patience_s=0)
 
 

@@ -70,6 +70,13 @@ class SyncProcess:
         self._poked = asyncio.Event()
         self._manual: list[int] = []
         self._side_tasks: set[asyncio.Task[None]] = set()
+        self.passes = 0
+
+    def shut_down(self) -> None:
+        """Waits for disk work that is under way. Call after `run` has ended."""
+        for task in self._side_tasks:
+            task.cancel()
+        self._disk.shutdown()
 
     async def run(self) -> None:
         """Connects, serves, reconnects, until it is cancelled."""
@@ -168,6 +175,7 @@ class SyncProcess:
             except LinkError:
                 self._manual = manual + self._manual  # taken up again by the next link
                 raise
+            self.passes += 1
             emit(line("pass", started_ns=started_ns, sent=sent))
             for number in manual:
                 emit(line("done", id=number, error=""))
