@@ -353,7 +353,7 @@ async def test_an_upload_carries_its_tags_and_datasets(
         process.handle({"type": "upload", "id": 3, "path": str(path), "tags": ["red"], "dataset_ids": ["d"]})
         await until(lambda: {"type": "done", "id": 3, "error": ""} in said)
     [(entry, content)] = app.files.values()
-    assert (entry.tags, entry.dataset_ids, content) == (("car", "red"), ("d",), b"jpeg")
+    assert (entry.tags, entry.dataset_ids, content) == (("red",), ("d",), b"jpeg")
 
 
 async def test_an_upload_that_the_app_rejects_says_why(

@@ -112,6 +112,11 @@ class DataManager(DataManagerService):
             self._frequencies = {settings.directory: settings.frequency_hz for settings in plan.collectors}
             await self._apply_cloud(host.cloud)
 
+    @property
+    def collectors(self) -> Mapping[str, Collector]:
+        """Running collectors by directory."""
+        return self._collectors
+
     def _plan(self, host: CaptureHost) -> Plan:
         if self._settings.capture_disabled:
             return Plan((), {})

@@ -43,7 +43,7 @@ class CaptureStorage:
     def open(self) -> None:
         """Takes the directory, finishes what a crash left, counts what waits. Raises CaptureDirectoryBusy."""
         try:
-            self._directory.open()
+            self._directory.open(PREDECESSOR_PATIENCE_S)
             with _SyncLock(self.root):
                 self._store.finish_leaving()
                 survey = self._directory.survey()

@@ -28,7 +28,7 @@ from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.sync.backoff import Backoff
 from gleaner.machine.sync.link import LinkError, open_link
 from gleaner.machine.sync.local_files import LocalFiles
-from gleaner.machine.sync.scan import Candidate
+from gleaner.machine.sync.scan import Candidate, path_tags
 from gleaner.machine.sync.sender import Sender, first_error
 from gleaner.machine.sync.settings import SyncSettings, line
 from gleaner.wire.sync_frames import EntryKind, Status
@@ -198,7 +198,8 @@ class SyncProcess:
             emit(line("done", id=number, error=f"{path} cannot be read"))
             return
         file, content = loaded
-        all_tags = tuple(dict.fromkeys((*file.entry.tags, *tags)))
+        # Viam's rule: the service's tags are for what it captures itself, not for what is uploaded through it.
+        all_tags = tuple(dict.fromkeys((*path_tags(path)[0], *tags)))
         file = replace(file, entry=replace(file.entry, tags=all_tags, dataset_ids=tuple(dataset_ids)))
         try:
             ack = await self._sender.send_file(file, content)
