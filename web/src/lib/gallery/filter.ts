@@ -82,17 +82,10 @@ export function toQuery(filter: Filter, nowMs: number, organizationId?: string):
   return params;
 }
 
-/** The same as a request body: lists stay lists. */
-export function toBody(filter: Filter, nowMs: number, organizationId?: string): Record<string, unknown> {
-  const body: Record<string, unknown> = { ...filter.lists };
-  if (organizationId) body.organization_id = organizationId;
-  if (filter.tagged) body.tagged = filter.tagged;
-  if (filter.kind) body.kind = filter.kind;
-  if (filter.search) body.search = filter.search;
-  const { start, end } = range(filter, nowMs);
-  if (start) body.start = start;
-  if (end) body.end = end;
-  return body;
+/** The same as the API client takes it. */
+export function toAsked(filter: Filter, organizationId: string, nowMs = Date.now()): Record<string, string[]> {
+  const params = toQuery(filter, nowMs, organizationId);
+  return Object.fromEntries([...new Set(params.keys())].map((name) => [name, params.getAll(name)]));
 }
 
 function range(filter: Filter, nowMs: number): { start?: string; end?: string } {

@@ -7,8 +7,7 @@ import { toasts } from "../toasts.svelte";
 import { plural } from "../format";
 import { Actions } from "./actions.svelte";
 import { downloadItems, MAX_FILES } from "./download";
-import type { Filter } from "./filter";
-import { toQuery } from "./filter";
+import { toAsked, type Filter } from "./filter";
 import { RowIndex } from "./index.svelte";
 import { ItemStore } from "./items.svelte";
 import { Selection } from "./selection.svelte";
@@ -53,10 +52,6 @@ export class Workspace {
     };
   }
 
-  query(): URLSearchParams {
-    return toQuery(this.filter(), Date.now(), this.organizationId());
-  }
-
   async download(): Promise<void> {
     const rows = this.selection.rows();
     if (rows.length > MAX_FILES) return void toasts.show(`${plural(rows.length, "picture")} are too many for one download`, { kind: "bad", detail: `Select at most ${MAX_FILES.toLocaleString()}.` });
@@ -76,11 +71,7 @@ export class Workspace {
   }
 
   async #fetch(signal: AbortSignal): Promise<Uint32Array<ArrayBuffer>> {
-    const params = this.query();
-    const asked: Record<string, string[]> = {};
-    for (const name of new Set(params.keys())) asked[name] = params.getAll(name);
-    const bytes = await api.bytes("/items/index", asked, signal);
-    const rows = new Uint32Array(bytes);
+    const rows = new Uint32Array(await api.bytes("/items/index", toAsked(this.filter(), this.organizationId()), signal));
     this.selection.keepOnly(rows);
     return rows;
   }

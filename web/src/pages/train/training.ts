@@ -26,6 +26,9 @@ export const STATUS: Record<JobStatus, { title: string; tone: "neutral" | "good"
 
 export const isRunning = (job: Job): boolean => ["pending", "in_progress", "canceling"].includes(job.status);
 
+/** An accuracy: 100 %, 97.3 %, never a rounded-up 100.0 %. */
+export const score = (share: number): string => `${Math.floor(share * 1000 + 1e-9) / 10} %`;
+
 /** Seconds from start to end, or to now. */
 export function elapsedSeconds(job: Job, nowMs: number): number | null {
   if (!job.started_at) return null;
