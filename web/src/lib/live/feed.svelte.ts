@@ -2,8 +2,6 @@
 import type { LiveHeader } from "../api/types";
 import { liveAddress, parseFrame } from "./frame";
 
-/** Two frames on the way hide one round trip without building up a queue. */
-const FRAMES_IN_FLIGHT = 2;
 const STALLED_AFTER_MS = 2500;
 const RETRY_MS = [300, 1000, 2000, 4000];
 
@@ -74,8 +72,7 @@ export class Feed {
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
-      this.#send({ watch: this.#watch });
-      this.#send({ credit: FRAMES_IN_FLIGHT });
+      this.#send({ watch: this.#watch }); // grants two frames: enough to hide a round trip, too few to queue
     };
     socket.onmessage = (message: MessageEvent<ArrayBuffer | string>) => void this.#receive(socket, message.data);
     socket.onclose = () => {

@@ -1,4 +1,5 @@
 /** Sensor readings as rows and lines. */
+import { bytes, duration } from "$lib/format";
 
 /** `{load: {"1m": 0.4}}` → `[["load.1m", 0.4]]`; lists and nulls stay values. */
 export function flatten(readings: Record<string, unknown>, prefix = ""): [string, unknown][] {
@@ -8,8 +9,19 @@ export function flatten(readings: Record<string, unknown>, prefix = ""): [string
   });
 }
 
-export function shownValue(value: unknown): string {
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+const UNITS: [RegExp, (n: number) => string][] = [
+  [/(^|_)bytes$/, (n) => bytes(n)],
+  [/(^|_)(percent|pct)$/, (n) => `${rounded(n)} %`],
+  [/(^|_)(s|seconds)$/, (n) => (n >= 60 ? duration(n) : `${rounded(n)} s`)],
+  [/(^|_)ms$/, (n) => `${rounded(n)} ms`],
+  [/(^|_)hz$/, (n) => `${rounded(n)} Hz`],
+  [/(^|_)(c|celsius)$/, (n) => `${rounded(n)} °C`],
+];
+const rounded = (n: number) => String(Number.isInteger(n) ? n : Number(n.toPrecision(4)));
+
+/** The unit comes from the reading's name, as in `disk_free_bytes`. */
+export function shownValue(value: unknown, name = ""): string {
+  if (typeof value === "number") return UNITS.find(([pattern]) => pattern.test(name))?.[1](value) ?? rounded(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (value === null || value === undefined) return "–";
   return typeof value === "string" ? value : JSON.stringify(value);
