@@ -53,7 +53,9 @@ def arena(count: int, asked_count: int, seed: int) -> tuple[Labelled, Labelled]:
     return views(count, 1000 + seed), views(asked_count, 2000 + seed)
 
 
-def train(run_dir: Path, pictures: Labelled, labels: list[str], budget_s: float, seed: int) -> tuple[dict[str, object], float]:
+def train(
+    run_dir: Path, pictures: Labelled, labels: list[str], budget_s: float, seed: int
+) -> tuple[dict[str, object], float]:
     """(report, seconds) of one run of the worker."""
     lines = []
     for index, (label, data) in enumerate(pictures):
@@ -61,10 +63,18 @@ def train(run_dir: Path, pictures: Labelled, labels: list[str], budget_s: float,
         tags = [{"annotation_label": label}] if label else []
         lines.append({"image_path": f"{index}.jpg", "classification_annotations": tags, "binary_data_id": str(index)})
     (run_dir / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    request = {"task": "single_label_classification", "labels": labels, "seed": seed, "budget_s": budget_s, "threads": 2}
+    request = {
+        "task": "single_label_classification",
+        "labels": labels,
+        "seed": seed,
+        "budget_s": budget_s,
+        "threads": 2,
+    }
     (run_dir / "run.json").write_text(json.dumps(request))
     began = time.monotonic()
-    ran = subprocess.run([sys.executable, "-m", "gleaner.learn.worker", str(run_dir)], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-m", "gleaner.learn.worker", str(run_dir)], capture_output=True, text=True, check=False
+    )
     seconds = time.monotonic() - began
     if ran.returncode:
         sys.exit(f"the worker failed: {ran.stdout[-1500:]}{ran.stderr[-1500:]}")
@@ -177,9 +187,13 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, object] = {}
     if options.only != "arena" and options.photos.is_dir():
-        results["signs"] = measure("signs", *signs(options.photos, options.digits, options.per_label), options.budget, options.seed)
+        results["signs"] = measure(
+            "signs", *signs(options.photos, options.digits, options.per_label), options.budget, options.seed
+        )
     if options.only != "signs":
-        results["arena"] = measure("arena", *arena(options.per_label, options.asked, options.seed), options.budget, options.seed)
+        results["arena"] = measure(
+            "arena", *arena(options.per_label, options.asked, options.seed), options.budget, options.seed
+        )
     print(json.dumps(results))
 
 

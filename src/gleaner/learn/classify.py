@@ -83,14 +83,20 @@ class ClassificationRun:
         random.Random(self._request.seed).shuffle(order)
         started, limit_s = self._elapsed(), READING_SHARE * self._request.budget_s
         loaded = load_pictures(
-            order, size, self._request.threads, lambda: self._elapsed() - started < limit_s, lambda _: self._progress("reading")
+            order,
+            size,
+            self._request.threads,
+            lambda: self._elapsed() - started < limit_s,
+            lambda _: self._progress("reading"),
         )
         if loaded.skipped:
             first = loaded.skipped[0]
             self._warn([f"{len(loaded.skipped)} pictures could not be used; the first, {first.id}: {first.reason}."])
         if loaded.left_out:
             read = len(examples) - loaded.left_out
-            self._warn([f"Only {read} of {len(examples)} pictures were read in the time given: allow more time to use all."])
+            self._warn(
+                [f"Only {read} of {len(examples)} pictures were read in the time given: allow more time to use all."]
+            )
         return loaded
 
     def _split(self, loaded: Loaded) -> Split:
@@ -100,7 +106,9 @@ class ClassificationRun:
         label_sets = [example.labels for example in loaded.examples]
         mixed = sum(len({label_sets[i] for i in group}) > 1 for group in groups)
         if mixed:
-            self._warn([f"{mixed} sets of nearly identical pictures carry different tags: look for mistakes in tagging."])
+            self._warn(
+                [f"{mixed} sets of nearly identical pictures carry different tags: look for mistakes in tagging."]
+            )
         split = split_groups(groups, label_sets, self._request.seed)
         untested = [label for label in self._request.labels if not any(label in label_sets[i] for i in split.test)]
         if untested:
@@ -112,7 +120,9 @@ class ClassificationRun:
         return split
 
     def _targets(self, examples: list[Example]) -> NDArray[np.bool_]:
-        return np.array([[label in example.labels for label in self._request.labels] for example in examples], dtype=np.bool_)
+        return np.array(
+            [[label in example.labels for label in self._request.labels] for example in examples], dtype=np.bool_
+        )
 
     def _train(self, loaded: Loaded, targets: NDArray[np.bool_], split: Split, size: tuple[int, int]) -> FitResult:
         torch.manual_seed(self._request.seed)
@@ -139,7 +149,9 @@ class ClassificationRun:
         self._plan = plan
         self._events.log(f"{result.steps} steps, {result.pictures_seen} pictures seen in {self._train_s:.1f} s")
         if result.steps < FEWEST_USEFUL_STEPS:
-            self._warn([f"Only {result.steps} training steps fitted into the time: allow more time for a better model."])
+            self._warn(
+                [f"Only {result.steps} training steps fitted into the time: allow more time for a better model."]
+            )
         return result
 
     def _judge(self, result: FitResult, loaded: Loaded, targets: NDArray[np.bool_], part: list[int]) -> Judged:
@@ -179,7 +191,9 @@ class ClassificationRun:
         (self._partial / "report.json").write_text(text, encoding="utf-8")
         summary = quality["summary"]
         if summary["accuracy"] is not None:
-            self._events.log(f"{summary['accuracy']:.1%} of {summary['test_count']} pictures never seen in training are right")
+            self._events.log(
+                f"{summary['accuracy']:.1%} of {summary['test_count']} pictures never seen in training are right"
+            )
 
     def _export(self, result: FitResult, loaded: Loaded, split: Split, threshold: float) -> dict[str, Any]:
         self._progress("exporting")
@@ -262,4 +276,3 @@ def _versions() -> dict[str, str]:
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
     }
-

@@ -1,7 +1,7 @@
 """What ends a run.
 
-    RunProblem   the user must change something; message and hint go to the page
-    Canceled     SIGTERM or SIGINT; a BaseException, so that no handler on the way swallows it
+RunProblem   the user must change something; message and hint go to the page
+Canceled     SIGTERM or SIGINT; a BaseException, so that no handler on the way swallows it
 """
 
 from __future__ import annotations

@@ -179,7 +179,11 @@ def _backbone(graph: _Graph, network: Classifier, x: str) -> str:
     at8 = graph.stage(b.stage8, graph.stage(b.stem, x))
     at16 = graph.stage(b.stage16, at8)
     at32 = graph.stage(b.stage32, at16)
-    lateral8, lateral16, lateral32 = graph.unit(b.lateral8, at8), graph.unit(b.lateral16, at16), graph.unit(b.lateral32, at32)
+    lateral8, lateral16, lateral32 = (
+        graph.unit(b.lateral8, at8),
+        graph.unit(b.lateral16, at16),
+        graph.unit(b.lateral32, at32),
+    )
     mixed16 = graph.unit(b.smooth16, graph.add("Add", [lateral16, graph.grow(lateral32, lateral16)]))
     mixed8 = graph.unit(b.smooth8, graph.add("Add", [lateral8, graph.grow(mixed16, lateral8)]))
     pooled = [graph.add(op, [f]) for f in (at32, mixed8) for op in ("GlobalAveragePool", "GlobalMaxPool")]

@@ -67,7 +67,9 @@ def read_request(run_dir: Path) -> RunRequest:
     try:
         request = RunRequest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise RunProblem(f"The run description {path} cannot be read: {error.strerror}.", "Start the training again.") from error
+        raise RunProblem(
+            f"The run description {path} cannot be read: {error.strerror}.", "Start the training again."
+        ) from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RunProblem(f"The run description {path} is not valid: {wrong}.", "Start the training again.") from error
@@ -79,7 +81,9 @@ def read_request(run_dir: Path) -> RunRequest:
     if len(set(request.labels)) != len(request.labels):
         raise RunProblem("A label is listed twice.", "Choose each label once.")
     if any("\n" in label or "\r" in label or not label.strip() for label in request.labels):
-        raise RunProblem("A label is empty or has a line break in it.", "Rename that tag; labels are kept one per line.")
+        raise RunProblem(
+            "A label is empty or has a line break in it.", "Rename that tag; labels are kept one per line."
+        )
     return request
 
 

@@ -47,7 +47,9 @@ def fingerprint(picture: Rgb) -> NDArray[np.float32]:
 
 def group_pictures(prints: NDArray[np.float32], examples: Sequence[Example]) -> list[list[int]]:
     """Groups of indices. `prints` is (N, 768), one fingerprint per row."""
-    order = sorted(range(len(examples)), key=lambda i: (examples[i].component, examples[i].taken_s or 0.0, examples[i].id))
+    order = sorted(
+        range(len(examples)), key=lambda i: (examples[i].component, examples[i].taken_s or 0.0, examples[i].id)
+    )
     ordered = prints[order]
     groups: list[list[int]] = []
     group_of = np.zeros(len(order), dtype=np.int64)

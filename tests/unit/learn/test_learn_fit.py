@@ -102,7 +102,15 @@ def test_augmentation_keeps_shape_and_range_and_follows_its_seed() -> None:
 def test_without_mirroring_left_stays_left() -> None:
     pictures = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
     pictures[..., :8] = 255
-    calm = {"zoom": (1.0, 1.0), "rotation": 0.0, "shear": 0.0, "perspective": 0.0, "shift": 0.0, "stretch": 0.0, "erase_share": 0.0}
+    calm = {
+        "zoom": (1.0, 1.0),
+        "rotation": 0.0,
+        "shear": 0.0,
+        "perspective": 0.0,
+        "shift": 0.0,
+        "stretch": 0.0,
+        "erase_share": 0.0,
+    }
     for mirror, fewest_left in ((False, 64), (True, 10)):
         out = Augmenter(0, AugmentOptions(mirror=mirror, **calm)).batch(pictures, (32, 32))  # type: ignore[arg-type]
         left = int((out[..., :4].mean((1, 2, 3)) > out[..., -4:].mean((1, 2, 3))).sum())

@@ -64,7 +64,9 @@ def test_label_scores_agree_with_scikit_learn(seed: int) -> None:
     said = scores >= 0.5
     precision, recall, f1, _ = precision_recall_fscore_support(truth, said, average=None, zero_division=0)
     for column, found in enumerate(metrics.label_scores(scores, said, truth)):
-        assert (found.precision, found.recall, found.f1) == pytest.approx((precision[column], recall[column], f1[column]))
+        assert (found.precision, found.recall, found.f1) == pytest.approx(
+            (precision[column], recall[column], f1[column])
+        )
         assert found.average_precision == pytest.approx(average_precision_score(truth[:, column], scores[:, column]))
 
 

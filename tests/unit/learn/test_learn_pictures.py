@@ -64,7 +64,9 @@ def test_exif_orientation_is_applied(value: int, corner: tuple[int, int], swappe
 def test_a_damaged_exif_block_is_upright_not_an_error(cut: int) -> None:
     whole = with_orientation(jpeg_of(corner_picture()), 6)
     body = whole[4 : 4 + 34]
-    broken = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(body[:cut]) + 2) + body[:cut] + jpeg_of(corner_picture())[2:]
+    broken = (
+        whole[:2] + b"\xff\xe1" + struct.pack(">H", len(body[:cut]) + 2) + body[:cut] + jpeg_of(corner_picture())[2:]
+    )
     assert exif_orientation(broken) in range(1, 9)
     assert read_rgb(broken).shape[2] == 3
 
@@ -103,7 +105,12 @@ def test_viams_raw_rgba_is_read_and_checked() -> None:
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "empty"), (b"hello", "not a picture"), (b"\xff\xd8\xff", "damaged"), (jpeg_of(corner_picture())[:-300], "cut off")],
+    [
+        (b"", "empty"),
+        (b"hello", "not a picture"),
+        (b"\xff\xd8\xff", "damaged"),
+        (jpeg_of(corner_picture())[:-300], "cut off"),
+    ],
 )
 def test_what_is_no_picture_says_why(data: bytes, reason: str) -> None:
     with pytest.raises(PictureProblem, match=reason):

@@ -63,7 +63,9 @@ def test_examples_carry_only_chosen_labels_and_where_and_when(tmp_path: Path) ->
 
 
 def test_lines_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
-    run = write_run(tmp_path, [line("1", "cat"), "{broken", "[]", line("1", "dog"), {"no": "path"}, line("2", "cat", "dog")])
+    run = write_run(
+        tmp_path, [line("1", "cat"), "{broken", "[]", line("1", "dog"), {"no": "path"}, line("2", "cat", "dog")]
+    )
     examples, skipped = read_examples(run, read_request(run))
     assert [e.id for e in examples] == ["1"]
     assert [s.id for s in skipped] == ["line 2", "line 3", "1", "line 5", "2"]

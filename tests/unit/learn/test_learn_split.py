@@ -24,7 +24,9 @@ def scene(seed: int, height: int = 120, width: int = 160) -> Rgb:
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def example(number: int, taken_s: float | None = None, component: str = "part/cam", labels: tuple[str, ...] = ()) -> Example:
+def example(
+    number: int, taken_s: float | None = None, component: str = "part/cam", labels: tuple[str, ...] = ()
+) -> Example:
     return Example(f"{number:04d}", Path(f"{number}.jpg"), frozenset(labels), taken_s, component)
 
 
@@ -73,7 +75,9 @@ label_lists = st.lists(st.sampled_from([(), ("a",), ("b",), ("a", "b")]), min_si
 
 @settings(max_examples=150, deadline=None)
 @given(label_lists, st.integers(1, 4), st.integers(0, 5))
-def test_every_split_is_a_partition_that_keeps_groups_whole(labels: list[tuple[str, ...]], size: int, seed: int) -> None:
+def test_every_split_is_a_partition_that_keeps_groups_whole(
+    labels: list[tuple[str, ...]], size: int, seed: int
+) -> None:
     sets = [frozenset(names) for names in labels]
     groups = [list(range(start, min(start + size, len(sets)))) for start in range(0, len(sets), size)]
     split = split_groups(groups, sets, seed)

@@ -24,7 +24,9 @@ COLORS = {"red": (40, 40, 220), "blue": (220, 60, 40), "": (120, 120, 120)}  # B
 def draw(label: str, seed: int) -> np.ndarray:
     """A disc of the label's colour (none for "") somewhere on a clouded wall."""
     random = np.random.default_rng([seed, len(label)])
-    clouds = cv2.resize(random.integers(70, 190, (5, 7, 1), dtype=np.uint8).repeat(3, 2), (128, 96), interpolation=cv2.INTER_CUBIC)
+    clouds = cv2.resize(
+        random.integers(70, 190, (5, 7, 1), dtype=np.uint8).repeat(3, 2), (128, 96), interpolation=cv2.INTER_CUBIC
+    )
     if label:
         place = (int(random.integers(25, 100)), int(random.integers(25, 70)))
         cv2.circle(clouds, place, int(random.integers(12, 24)), COLORS[label], -1, cv2.LINE_AA)
@@ -48,7 +50,9 @@ def make_run(run_dir: Path, per_label: int = 10, **changes: Any) -> Path:
 
 
 def work(run_dir: Path, **environment: str) -> tuple[int, list[dict[str, Any]]]:
-    ran = subprocess.run([*COMMAND, run_dir], capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **environment})
+    ran = subprocess.run(
+        [*COMMAND, run_dir], capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **environment}
+    )
     return ran.returncode, [json.loads(line) for line in ran.stdout.splitlines()]
 
 
@@ -109,7 +113,9 @@ def test_the_report_follows_the_contract(finished: tuple[Path, list[dict[str, An
 
 
 @pytest.mark.slow
-def test_the_model_names_discs_it_never_saw_and_stays_silent_on_walls(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_the_model_names_discs_it_never_saw_and_stays_silent_on_walls(
+    finished: tuple[Path, list[dict[str, Any]]],
+) -> None:
     run_dir, _ = finished
     out = run_dir / "out"
     labels = (out / "labels.txt").read_text().splitlines()

@@ -220,8 +220,12 @@ async def test_without_labels_classes_are_numbers(tmp_path: Path) -> None:
 
 async def test_a_detector_answers_boxes_in_pixels_of_the_original(tmp_path: Path) -> None:
     host = Host()
-    boxes = np.array([[[0.25, 0.1, 0.75, 0.5], [0.0, 0.0, 1.2, 1.0]]])  # top, left, bottom, right; one runs over the edge
-    path = fixed_detector(tmp_path / "d.onnx", boxes, np.array([[0.9, 0.3]]), np.array([[1.0, 0.0]]), ["location", "category", "score"])
+    boxes = np.array(
+        [[[0.25, 0.1, 0.75, 0.5], [0.0, 0.0, 1.2, 1.0]]]
+    )  # top, left, bottom, right; one runs over the edge
+    path = fixed_detector(
+        tmp_path / "d.onnx", boxes, np.array([[0.9, 0.3]]), np.array([[1.0, 0.0]]), ["location", "category", "score"]
+    )
     (tmp_path / "l.txt").write_text("cat, dog")
     model = await onnx_service(host, path, tmp_path / "l.txt")
     vision = await vision_service(host, default_minimum_confidence=0.2)
@@ -239,7 +243,9 @@ async def test_unnamed_detector_outputs_are_told_apart_and_pixel_boxes_scaled(tm
     host = Host()
     boxes = np.array([[[20.0, 10.0, 100.0, 50.0]]])  # left, top, right, bottom in pixels of the 100×200 input
     names = ["StatefulPartitionedCall:1", "StatefulPartitionedCall:2", "StatefulPartitionedCall:0"]
-    model = await onnx_service(host, fixed_detector(tmp_path / "d.onnx", boxes, np.array([[0.875]]), np.array([[3.0]]), names))
+    model = await onnx_service(
+        host, fixed_detector(tmp_path / "d.onnx", boxes, np.array([[0.875]]), np.array([[3.0]]), names)
+    )
     vision = await vision_service(host, xmin_ymin_xmax_ymax_order=[0, 1, 2, 3])
     (found,) = await vision.get_detections(ViamImage(plain_jpeg((5, 5, 5), 101, 201), CameraMimeType.JPEG))
     assert (found.class_name, found.x_min, found.y_min, found.x_max, found.y_max) == ("3", 20, 10, 100, 50)

@@ -28,10 +28,16 @@ Tensors = dict[str, NDArray[Any]]
 class ModelFileAttributes(Attributes):
     """Attributes of a model that is one file."""
 
-    model_path: str = Field(min_length=1, title="Model file", description="Path of the model; a deployed model fills this in.")
+    model_path: str = Field(
+        min_length=1, title="Model file", description="Path of the model; a deployed model fills this in."
+    )
     label_path: str = Field(default="", title="Label file", description="Text file with one label per line.")
-    num_threads: int = Field(default=1, ge=1, le=64, title="Threads", description="Processor cores one inference may use.")
-    package_reference: str | None = Field(default=None, title="Package", description="Set by the app; not used by the machine.")
+    num_threads: int = Field(
+        default=1, ge=1, le=64, title="Threads", description="Processor cores one inference may use."
+    )
+    package_reference: str | None = Field(
+        default=None, title="Package", description="Set by the app; not used by the machine."
+    )
 
 
 class ModelLoadProblem(RuntimeError):
@@ -77,7 +83,9 @@ def check_file(path: str) -> Path:
             pass
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ModelLoadProblem(f"the model file {path} cannot be read: {why}; check model_path or deploy the model again") from error
+        raise ModelLoadProblem(
+            f"the model file {path} cannot be read: {why}; check model_path or deploy the model again"
+        ) from error
     if not size:
         raise ModelLoadProblem(f"the model file {path} is empty; deploy the model again")
     return file
@@ -94,17 +102,26 @@ class FileModel(MLModel):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"mlmodel-{name}")
 
     async def infer(
-        self, input_tensors: dict[str, NDArray[Any]], *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
+        self,
+        input_tensors: dict[str, NDArray[Any]],
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
     ) -> Tensors:
         """Raises InferenceProblem for a missing, unknown or wrongly shaped tensor."""
         tensors = match_tensors(input_tensors, self._runtime.inputs)
         try:
             answer = asyncio.wrap_future(self._worker.submit(self._runtime.run, tensors))
         except RuntimeError as error:
-            raise InferenceProblem(f"ML model {self.name} is closed: it was removed or replaced", Status.UNAVAILABLE) from error
+            raise InferenceProblem(
+                f"ML model {self.name} is closed: it was removed or replaced", Status.UNAVAILABLE
+            ) from error
         return await answer
 
-    async def metadata(self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any) -> Metadata:
+    async def metadata(
+        self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
+    ) -> Metadata:
         runtime = self._runtime
         return Metadata(
             name=self.name,
@@ -134,7 +151,9 @@ def match_tensors(given: Mapping[str, NDArray[Any]], wanted: Sequence[TensorSpec
 
 def _fitted(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if array.dtype.name != spec.dtype:
-        raise InferenceProblem(f"tensor {spec.name} has numbers of type {array.dtype.name}; the model takes {spec.dtype}")
+        raise InferenceProblem(
+            f"tensor {spec.name} has numbers of type {array.dtype.name}; the model takes {spec.dtype}"
+        )
     fits = array.ndim == len(spec.shape) and all(w in (-1, g) for g, w in zip(array.shape, spec.shape, strict=True))
     if not fits:
         if -1 not in spec.shape and array.size == int(np.prod(spec.shape)):

@@ -44,9 +44,17 @@ class OnnxRuntime(Runtime):
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        unusable = (*self._errors, states.InvalidProtobuf, states.InvalidGraph, states.NotImplemented, states.NoSuchFile)
+        unusable = (
+            *self._errors,
+            states.InvalidProtobuf,
+            states.InvalidGraph,
+            states.NotImplemented,
+            states.NoSuchFile,
+        )
         try:
-            self._session = onnxruntime.InferenceSession(str(check_file(path)), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(check_file(path)), options, providers=["CPUExecutionProvider"]
+            )
         except unusable as error:
             raise ModelLoadProblem(
                 f"{path} is not an ONNX model that onnxruntime {onnxruntime.__version__} can run: {error}"

@@ -16,10 +16,18 @@ from gleaner.wire.picture import PictureProblem, read_rgb
 
 
 class ColorDetectorAttributes(Attributes):
-    detect_color: str = Field(title="Colour", description="Colour to look for, as #RRGGBB.", json_schema_extra={"format": "color"})
-    hue_tolerance_pct: float = Field(gt=0, le=1, title="Hue tolerance", description="Share of the colour circle that counts as the same hue.")
-    saturation_cutoff_pct: float = Field(default=0.2, ge=0, le=1, title="Lowest saturation", description="Greyer pixels never count.")
-    value_cutoff_pct: float = Field(default=0.3, ge=0, le=1, title="Lowest brightness", description="Darker pixels never count.")
+    detect_color: str = Field(
+        title="Colour", description="Colour to look for, as #RRGGBB.", json_schema_extra={"format": "color"}
+    )
+    hue_tolerance_pct: float = Field(
+        gt=0, le=1, title="Hue tolerance", description="Share of the colour circle that counts as the same hue."
+    )
+    saturation_cutoff_pct: float = Field(
+        default=0.2, ge=0, le=1, title="Lowest saturation", description="Greyer pixels never count."
+    )
+    value_cutoff_pct: float = Field(
+        default=0.3, ge=0, le=1, title="Lowest brightness", description="Darker pixels never count."
+    )
     segment_size_px: int = Field(
         default=5000, ge=0, title="Smallest box", description="Width times height.", json_schema_extra={"unit": "px"}
     )

@@ -26,29 +26,45 @@ _PROBE_SIDE, _PROBE_GREY = 5, 128
 
 
 class VisionMlModelAttributes(Attributes):
-    mlmodel_name: str = Field(min_length=1, title="ML model", description="Name of the ML model service that looks at the pictures.")
+    mlmodel_name: str = Field(
+        min_length=1, title="ML model", description="Name of the ML model service that looks at the pictures."
+    )
     camera_name: str = Field(default="", title="Default camera", description="Used when a call names no camera.")
     default_minimum_confidence: float = Field(
         default=0.0, ge=0, le=1, title="Lowest confidence", description="What is less certain is not reported."
     )
     label_confidences: dict[str, float] = Field(
-        default_factory=dict, title="Lowest confidence by label", description="When given, only these labels are reported, each from its own confidence up."
+        default_factory=dict,
+        title="Lowest confidence by label",
+        description="When given, only these labels are reported, each from its own confidence up.",
     )
-    label_path: str = Field(default="", title="Label file", description="One label per line; empty takes the ML model's.")
+    label_path: str = Field(
+        default="", title="Label file", description="One label per line; empty takes the ML model's."
+    )
     remap_input_names: dict[str, str] = Field(
         default_factory=dict, title="Input names", description="The model's name for its input → image."
     )
     remap_output_names: dict[str, str] = Field(
-        default_factory=dict, title="Output names", description="The model's names → probability, or location, category and score."
+        default_factory=dict,
+        title="Output names",
+        description="The model's names → probability, or location, category and score.",
     )
     xmin_ymin_xmax_ymax_order: list[int] = Field(
-        default_factory=lambda: list(DEFAULT_BOX_ORDER), title="Box order", description="What each number of a box is: 0 left, 1 top, 2 right, 3 bottom."
+        default_factory=lambda: list(DEFAULT_BOX_ORDER),
+        title="Box order",
+        description="What each number of a box is: 0 left, 1 top, 2 right, 3 bottom.",
     )
     input_image_mean_value: list[float] = Field(
-        default_factory=lambda: [0.5] * 3, min_length=3, title="Mean", description="Subtracted from 0–1 channels of float models."
+        default_factory=lambda: [0.5] * 3,
+        min_length=3,
+        title="Mean",
+        description="Subtracted from 0–1 channels of float models.",
     )
     input_image_std_dev: list[float] = Field(
-        default_factory=lambda: [0.5] * 3, min_length=3, title="Standard deviation", description="Divides the channels of float models."
+        default_factory=lambda: [0.5] * 3,
+        min_length=3,
+        title="Standard deviation",
+        description="Divides the channels of float models.",
     )
     input_image_bgr: bool = Field(default=False, title="Blue first", description="The model wants blue, green, red.")
 
@@ -133,7 +149,8 @@ class MlModelVision(PictureVision):
         model = self._host.resource(self._attributes.mlmodel_name, "mlmodel") or self._fallback
         if model is None:
             raise VisionProblem(
-                f"vision service {self.name}: ML model {self._attributes.mlmodel_name!r} is not ready", Status.UNAVAILABLE
+                f"vision service {self.name}: ML model {self._attributes.mlmodel_name!r} is not ready",
+                Status.UNAVAILABLE,
             )
         if self._prepared is None or self._prepared.model is not model:
             async with self._preparing:

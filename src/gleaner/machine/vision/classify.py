@@ -27,9 +27,7 @@ def decode_classes(
     return [(label_of(i, labels), float(score)) for i, score in enumerate(scores)]
 
 
-def select_classes(
-    classes: Sequence[tuple[str, float]], keep: LabelFilter, count: int
-) -> list[tuple[str, float]]:
+def select_classes(classes: Sequence[tuple[str, float]], keep: LabelFilter, count: int) -> list[tuple[str, float]]:
     """Those that pass, the `count` most confident first; all in the model's order when count ≤ 0."""
     passing = [(label, confidence) for label, confidence in classes if keep.passes(label, confidence)]
     if count <= 0:

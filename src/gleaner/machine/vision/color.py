@@ -39,9 +39,13 @@ def color_range(color: str, tolerance: float, least_saturation: float, least_val
     """Raises ValueError for a colour without a usable hue: grey, or darker than the cut-off."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in parse_color(color)))
     if saturation < least_saturation:
-        raise ValueError(f"{color} is too grey to be told by its hue: choose a stronger colour or lower saturation_cutoff_pct")
+        raise ValueError(
+            f"{color} is too grey to be told by its hue: choose a stronger colour or lower saturation_cutoff_pct"
+        )
     if value < least_value:
-        raise ValueError(f"{color} is too dark to be told by its hue: choose a lighter colour or lower value_cutoff_pct")
+        raise ValueError(
+            f"{color} is too dark to be told by its hue: choose a lighter colour or lower value_cutoff_pct"
+        )
     return ColorRange(hue * 360, tolerance, least_saturation, least_value)
 
 

@@ -93,9 +93,7 @@ def decode_boxes(
     return [Box(label_of(max(0, c), labels), s, *corner) for corner, s, c in found]
 
 
-def _scores(
-    outputs: Mapping[str, NDArray[Any]], names: DetectorNames
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _scores(outputs: Mapping[str, NDArray[Any]], names: DetectorNames) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     score = np.asarray(outputs[names.score], np.float64)
     if names.category is None or score.ndim == 3:
         per_class = score.reshape(-1, score.shape[-1])

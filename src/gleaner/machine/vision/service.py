@@ -75,13 +75,25 @@ class PictureVision(Vision):
         """Brings `classifies` and `detects` up to date with the model behind the service."""
 
     async def get_classifications(
-        self, image: ViamImage, count: int, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
+        self,
+        image: ViamImage,
+        count: int,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
     ) -> list[Classification]:
         await self._need("classifies", "Classifier")
         return _classifications(await self.look(image.data, count, timeout))
 
     async def get_classifications_from_camera(
-        self, camera_name: str, count: int, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
+        self,
+        camera_name: str,
+        count: int,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **_: Any,
     ) -> list[Classification]:
         await self._need("classifies", "Classifier")
         image, _captured_at = await self._shoot(camera_name, extra, timeout)
@@ -147,14 +159,18 @@ class PictureVision(Vision):
         if not getattr(self, role):
             raise VisionProblem(f"vision model {self.name} does not implement a {title}", Status.UNIMPLEMENTED)
 
-    async def _shoot(self, camera_name: str, extra: Mapping[str, Any] | None, timeout: float | None) -> tuple[ViamImage, str]:
+    async def _shoot(
+        self, camera_name: str, extra: Mapping[str, Any] | None, timeout: float | None
+    ) -> tuple[ViamImage, str]:
         """The camera's first picture, and when it was taken (ISO)."""
         name = camera_name or self._camera_name
         if not name:
             raise VisionProblem("no camera name provided and no default camera found")
         camera = self._host.resource(name, "camera")
         if camera is None:
-            raise VisionProblem(f"could not find camera {name!r}: check its name, and that it is ready", Status.NOT_FOUND)
+            raise VisionProblem(
+                f"could not find camera {name!r}: check its name, and that it is ready", Status.NOT_FOUND
+            )
         images, metadata = await cast(Camera, camera).get_images(extra=dict(extra or {}), timeout=timeout)
         if not images:
             raise VisionProblem(f"camera {name!r} gave no picture", Status.UNAVAILABLE)
@@ -184,4 +200,3 @@ def _detection(box: Box, height: int, width: int) -> Detection:
         x_max_normalized=box.x_max / width,
         y_max_normalized=box.y_max / height,
     )
-
