@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -14,6 +14,7 @@ from gleaner.machine.cloud.service import CloudService
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.home import MachineHome
 from gleaner.machine.host import MachineHost
+from gleaner.machine.models.base import ModelSpec
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import State
 from gleaner.machine.placeholders import NoPackages
@@ -43,14 +44,14 @@ class Exit(Enum):
 class Machine:
     """`start`, then `apply` each configuration, then `stop`. One per process and home folder."""
 
-    def __init__(self, home: MachineHome, local: MachineConfig, *, graph: ResourceGraph | None = None) -> None:
+    def __init__(self, home: MachineHome, local: MachineConfig, specs: Sequence[ModelSpec] | None = None) -> None:
         """`local` is the configuration file: all of it, or only how to reach the app that holds the rest."""
         cloud = local.cloud
         self.host = MachineHost(home.path, cloud)
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.cloud = CloudService(self, home, cloud, local.network) if cloud is not None else None
         packages = self.cloud.packages if self.cloud is not None else None
-        self.graph = graph or ResourceGraph(self.host, models.all_specs(), packages or NoPackages())
+        self.graph = ResourceGraph(self.host, specs or models.all_specs(), packages or NoPackages())
         self.host.find = self.graph.resource
         self.reports = packages or NoPackageReports()
         self._home = home

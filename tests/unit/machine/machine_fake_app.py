@@ -97,7 +97,8 @@ async def fake_app() -> AsyncIterator[FakeApp]:
         await websocket.wait_closed()
 
     try:
-        async with serve(link, "127.0.0.1", 0) as server:
+        # Tests may leave frames unread; a full queue would hold back the closing handshake.
+        async with serve(link, "127.0.0.1", 0, max_queue=None) as server:
             app.link_port = next(iter(server.sockets)).getsockname()[1]
             yield app
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import platform
@@ -60,12 +61,10 @@ class ConfigPoller:
             self._poked.clear()
             await self._poll()
             interval_s = self._cloud.refresh_interval_s * random.uniform(0.9, 1.1)
-            try:
-                await asyncio.wait_for(
-                    self._poked.wait(), interval_s if self._current is not None else min(2.0, interval_s)
-                )
-            except TimeoutError:
-                continue
+            wait_s = interval_s if self._current is not None else min(2.0, interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._poked.wait()
 
     async def _poll(self) -> None:
         try:

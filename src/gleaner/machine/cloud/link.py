@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -27,6 +28,8 @@ _LOG = logging.getLogger("gleaner.cloud.link")
 
 #: Changes closer together than this travel in one status.
 _MIN_STATUS_GAP_S = 0.1
+#: An app that no longer reads must not delay the end of the machine.
+_CLOSE_TIMEOUT_S = 1.0
 #: A connection that lived this long was a good one: the next wait starts small again.
 _STABLE_S = 30.0
 
@@ -81,6 +84,7 @@ class Link:
             compression=None,
             ping_interval=10,
             ping_timeout=10,
+            close_timeout=_CLOSE_TIMEOUT_S,
         ) as websocket:
             self._state.good()
             pipes = Pipes(self._socket_path, websocket.send)
@@ -115,10 +119,9 @@ class Link:
                 self._changed.clear()
                 await websocket.send(json.dumps(self._status()))
                 await asyncio.sleep(_MIN_STATUS_GAP_S)
-                try:
-                    await asyncio.wait_for(self._changed.wait(), STATUS_INTERVAL_S - _MIN_STATUS_GAP_S)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STATUS_INTERVAL_S - _MIN_STATUS_GAP_S):
+                        await self._changed.wait()
         except ConnectionClosed:
             return
 

@@ -1,0 +1,191 @@
+"""A whole machine against a small app: configuration, packages, link, restart, and life without the app."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib.client import Channel
+from machine_fake_app import FakeApp, fake_app, next_json, tarball
+from machine_fakes import World, brain, thing, until
+from viam.proto.robot import ResourceNamesRequest, RobotServiceStub, ShutdownRequest
+
+from gleaner.machine.home import MachineHome
+from gleaner.machine.machine import Exit, Machine
+from gleaner.machine.rpc.listeners import ListenProblem
+from gleaner.wire.machine_config import MachineConfig, parse_config
+
+NETWORK = {"bind_address": "localhost:0"}
+
+
+@asynccontextmanager
+async def machine_in(folder: Path, local: MachineConfig, world: World) -> AsyncIterator[Machine]:
+    with MachineHome(folder) as home:
+        machine = Machine(home, local, world.specs)
+        try:
+            await machine.start()
+            yield machine
+        finally:
+            await machine.stop()
+
+
+def local(app: FakeApp) -> MachineConfig:
+    return MachineConfig(cloud=app.cloud)
+
+
+def config(*components: dict[str, Any], version: str = "", revision: str = "r") -> dict[str, Any]:
+    """With a model from a package when a version is given."""
+    packages = [{"name": "signs", "package": "org/signs", "version": version, "type": "ml_model"}] if version else []
+    services = [brain("model", folder="${packages.ml_model.signs}")] if version else []
+    value = {"components": list(components), "services": services, "packages": packages}
+    return {**value, "network": NETWORK, "revision": revision}
+
+
+def states(machine: Machine) -> dict[str, str]:
+    return {node.key.name: node.state.name.lower() for node in machine.graph.nodes}
+
+
+async def test_the_app_configures_the_machine_and_sees_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with fake_app() as app, asyncio.timeout(30):
+        app.config = config(thing("a"), revision="r1")
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            websocket = await app.links.get()
+            while (status := await next_json(websocket, "status"))["revision"] != "r1" or not status["resources"]:
+                pass
+            sensor = {"name": "a", "api": "rdk:component:sensor", "model": "test:thing:one"}
+            await until(lambda: states(machine) == {"a": "ready"})
+            while (status := await next_json(websocket, "status"))["resources"] != [
+                {**sensor, "state": "ready", "error": ""}
+            ]:
+                pass
+            assert status["capture"]["collectors"] == []
+            app.config = config(thing("a"), thing("b"), revision="r2")
+            await websocket.send(json.dumps({"type": "config_changed", "revision": "r2"}))
+            await until(lambda: states(machine) == {"a": "ready", "b": "ready"})
+            assert machine.server.is_authenticated
+        assert any(entry.message.endswith("b is ready") for request in app.logs for entry in request.logs)
+
+
+async def test_a_model_follows_its_package(tmp_path: Path) -> None:
+    async with fake_app() as app, asyncio.timeout(30):
+        for version in ("1", "2", "3"):
+            app.packages[f"org-signs-{version}"] = tarball(**{"model.onnx": version})
+        world = World()
+        world.failures["org-signs-2"] = ValueError("not for this runtime")
+        app.config = config(thing("user", needs=["model"]), version="1")
+        async with machine_in(tmp_path / "m", local(app), world) as machine:
+            packages = lambda: [(p["version"], p["state"]) for p in machine.status()["packages"]]  # noqa: E731
+            await until(
+                lambda: packages() == [("1", "ready")] and states(machine) == {"model": "ready", "user": "ready"}
+            )
+            first = machine.graph.resource("model")
+
+            app.config = config(thing("user", needs=["model"]), version="2")
+            await until(lambda: packages() == [("2", "failed")])
+            await until(lambda: states(machine)["model"] == "unhealthy")
+            assert machine.graph.resource("model") is first
+            status = machine.status()
+            assert "not for this runtime" in status["packages"][0]["error"]
+            assert "version 1 stays in use" in next(r["error"] for r in status["resources"] if r["name"] == "model")
+
+            app.config = config(thing("user", needs=["model"]), version="3")
+            await until(
+                lambda: packages() == [("3", "ready")] and states(machine) == {"model": "ready", "user": "ready"}
+            )
+            assert machine.graph.resource("model") is not first
+        assert world.life.count("+model org-signs-1") == 1
+        assert world.life.count("-model org-signs-1") == 1
+
+
+async def test_a_restart_with_a_bad_version_runs_the_last_good_one(tmp_path: Path) -> None:
+    async with fake_app() as app, asyncio.timeout(30):
+        for version in ("1", "2"):
+            app.packages[f"org-signs-{version}"] = tarball(**{"model.onnx": version})
+        app.config = config(version="1")
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            await until(lambda: states(machine) == {"model": "ready"})
+        world = World()
+        world.failures["org-signs-2"] = ValueError("bad")
+        app.config = config(version="2")
+        async with machine_in(tmp_path / "m", local(app), world) as machine:
+            await until(lambda: "+model org-signs-1" in world.life)
+            await until(lambda: states(machine) == {"model": "unhealthy"})
+            assert "version 1 stays in use" in machine.graph.nodes[0].error
+
+
+async def test_the_app_may_ask_for_a_restart(tmp_path: Path) -> None:
+    async with fake_app() as app, asyncio.timeout(30), machine_in(tmp_path / "m", local(app), World()) as machine:
+        websocket = await app.links.get()
+        await websocket.send('{"type": "restart"}')
+        assert await machine.exit is Exit.RESTART
+
+
+async def test_a_machine_starts_without_its_app(tmp_path: Path) -> None:
+    async with fake_app() as app, asyncio.timeout(30):
+        app.packages["org-signs-1"] = tarball(**{"model.onnx": "1"})
+        app.config = config(thing("a"), version="1", revision="kept")
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            await until(lambda: [p["state"] for p in machine.status()["packages"]] == ["ready"])
+        alone = MachineConfig(cloud=app.cloud)
+    async with asyncio.timeout(30), machine_in(tmp_path / "m", alone, World()) as machine:
+        await until(lambda: states(machine) == {"a": "ready", "model": "ready"})
+        assert machine.status()["revision"] == "kept"
+
+
+async def test_the_private_socket_asks_for_no_credentials_and_the_port_does(tmp_path: Path) -> None:
+    async with fake_app() as app, asyncio.timeout(30):
+        app.config = config(thing("a"))
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            await until(lambda: machine.server.url and states(machine) == {"a": "ready"})
+            async with Channel(path=str(tmp_path / "m" / "machine.sock")) as channel:
+                names = await RobotServiceStub(channel).ResourceNames(ResourceNamesRequest())
+                assert [name.name for name in names.resources] == ["a"]
+            port = int(machine.server.url.rsplit(":", 1)[1])
+            async with Channel("localhost", port) as channel:
+                with pytest.raises(Exception, match="needs an API key"):
+                    await RobotServiceStub(channel).ResourceNames(ResourceNamesRequest())
+
+
+async def test_shutdown_ends_the_machine(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), machine_in(tmp_path / "m", MachineConfig(), World()) as machine:
+        await machine.apply(parse_config(config()))
+        async with Channel(path=str(tmp_path / "m" / "machine.sock")) as channel:
+            await RobotServiceStub(channel).Shutdown(ShutdownRequest())
+        assert await machine.exit is Exit.SHUTDOWN
+
+
+async def test_the_address_follows_the_configuration(tmp_path: Path, unused_tcp_port: int) -> None:
+    async with asyncio.timeout(30), machine_in(tmp_path / "m", MachineConfig(), World()) as machine:
+        await machine.apply(parse_config({"network": NETWORK}))
+        first = machine.server.url
+        await machine.apply(parse_config({"network": NETWORK, "revision": "2"}))
+        assert machine.server.url == first
+        await machine.apply(parse_config({"network": {"bind_address": f"127.0.0.1:{unused_tcp_port}"}}))
+        assert machine.server.url == f"http://127.0.0.1:{unused_tcp_port}"
+
+
+async def test_a_taken_port_stops_a_local_machine_but_not_one_with_an_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gleaner.machine.machine._LISTEN_RETRY_S", 0.05)
+    taken = await asyncio.start_server(lambda _r, _w: None, "localhost", 0)
+    port = taken.sockets[0].getsockname()[1]
+    network = {"bind_address": f"localhost:{port}"}
+    async with machine_in(tmp_path / "local", MachineConfig(), World()) as machine:
+        with pytest.raises(ListenProblem, match=f"port {port} is in use by another program"):
+            await machine.apply(parse_config({"network": network}))
+    async with fake_app() as app, asyncio.timeout(30):
+        app.config = {**config(thing("a")), "network": network}
+        async with machine_in(tmp_path / "cloud", local(app), World()) as machine:
+            await until(lambda: states(machine) == {"a": "ready"})
+            assert f"no TCP door: port {port} is in use" in caplog.text
+            taken.close()
+            await taken.wait_closed()
+            await until(lambda: machine.server.url == f"http://localhost:{port}")
