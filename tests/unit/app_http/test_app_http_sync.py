@@ -1,0 +1,205 @@
+"""A machine's sync connection against the real app."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from running_app import RunningApp, running_app
+from viam.proto.app.datasync import DataCaptureMetadata, DataType, SensorData
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from gleaner.app.services.items_values import ItemFilter
+from gleaner.wire.capture_file import encode_header, encode_record
+from gleaner.wire.ids import capture_id
+from gleaner.wire.sync_frames import (
+    PIECE_BYTES,
+    Ack,
+    Batch,
+    Entry,
+    EntryKind,
+    Frame,
+    Offset,
+    Piece,
+    PieceAck,
+    Resume,
+    Status,
+    decode,
+    encode,
+)
+
+
+@contextmanager
+def syncing(app: RunningApp, part: tuple[str, str]) -> Iterator[ClientConnection]:
+    address = app.web.replace("http", "ws") + "/api/sync"
+    headers = {"part_id": part[0], "secret": part[1]}
+    with connect(address, additional_headers=headers, max_size=None, proxy=None) as socket:
+        yield socket
+
+
+def ask(socket: ClientConnection, frame: Batch | Resume | Piece) -> Frame:
+    socket.send(encode(frame))
+    return decode(socket.recv(30))
+
+
+def capture(number: int, content: bytes = b"") -> bytes:
+    header = DataCaptureMetadata(
+        component_type="rdk:component:camera",
+        component_name="cam",
+        method_name="ReadImage",
+        type=DataType.DATA_TYPE_BINARY_SENSOR,
+        mime_type="image/jpeg",
+        tags=["captured"],
+    )
+    record = SensorData(binary=content or b"\xff\xd8\xff picture %d" % number)
+    record.metadata.time_requested.seconds = 1_700_000_000 + number
+    record.metadata.time_received.seconds = 1_700_000_000 + number
+    return encode_header(header) + encode_record(record)
+
+
+def tabular(count: int) -> bytes:
+    header = DataCaptureMetadata(
+        component_type="rdk:component:sensor",
+        component_name="system",
+        method_name="Readings",
+        type=DataType.DATA_TYPE_TABULAR_SENSOR,
+    )
+    body = encode_header(header)
+    for number in range(count):
+        record = SensorData()
+        record.metadata.time_requested.seconds = 1_700_000_000 + number
+        record.metadata.time_received.seconds = 1_700_000_000 + number
+        record.struct.update({"readings": {"cpu": number / 2}})
+        body += encode_record(record)
+    return body
+
+
+def entry(part_id: str, path: str, data: bytes, **more: object) -> Entry:
+    kind = EntryKind.CAPTURE if path.endswith(".capture") else EntryKind.FILE
+    return Entry(capture_id(part_id, path, data), path, len(data), kind, **more)  # type: ignore[arg-type]
+
+
+def test_batch_is_stored_once_and_acknowledged_by_id(app: RunningApp) -> None:
+    part = app.new_part()
+    files = {f"cam/{n}.capture": capture(n) for n in range(20)} | {"s.capture": tabular(3), "notes/a.txt": b"hello"}
+    entries = tuple(entry(part[0], path, data) for path, data in files.items())
+    with syncing(app, part) as socket:
+        first = ask(socket, Batch(1, entries, tuple(files.values())))
+        again = ask(socket, Batch(2, entries, tuple(files.values())))
+    assert isinstance(first, Ack) and first.seq == 1
+    assert [one.id for one in first.results] == [one.id for one in entries]
+    assert {one.status for one in first.results} == {Status.STORED}
+    assert isinstance(again, Ack) and {one.status for one in again.results} == {Status.DUPLICATE}
+
+    assert app.context.items.count(app.owner, ItemFilter(part_ids=(part[0],)))[0] == 21
+    newest = app.context.items.page(app.owner, ItemFilter(component_names=("cam",)), limit=1).items[0]
+    assert newest.captured_ns == 1_700_000_019 * 10**9
+    assert newest.tags == ("captured",)
+    assert newest.origin.machine_name == "rover"
+    rows = app.context.readings.rows(app.owner, ItemFilter(part_ids=(part[0],)), 10)
+    assert [one.data for one in rows] == [{"readings": {"cpu": cpu}} for cpu in (1.0, 0.5, 0.0)]
+
+
+def test_changed_bytes_and_damaged_captures_are_rejected_and_block_nothing(app: RunningApp) -> None:
+    part = app.new_part()
+    good, broken = capture(1), b"\x05nonsense"
+    entries = (
+        entry(part[0], "good.capture", good),
+        entry(part[0], "broken.capture", broken),
+        Entry("0" * 32, "other.capture", len(good), EntryKind.CAPTURE),
+    )
+    with syncing(app, part) as socket:
+        answer = ask(socket, Batch(1, entries, (good, broken, good)))
+    assert isinstance(answer, Ack)
+    assert [one.status for one in answer.results] == [Status.STORED, Status.REJECTED, Status.REJECTED]
+    assert "capture file" in answer.results[1].message and answer.results[1].hint
+    assert "other.capture" in answer.results[2].message
+
+
+def test_capture_without_readings_is_acknowledged_so_that_the_machine_deletes_it(app: RunningApp) -> None:
+    part = app.new_part()
+    data = tabular(0)
+    with syncing(app, part) as socket:
+        answer = ask(socket, Batch(1, (entry(part[0], "empty.capture", data),), (data,)))
+    assert isinstance(answer, Ack) and answer.results[0].status is Status.STORED
+    assert app.context.readings.series(app.owner, ItemFilter()) == []
+
+
+@pytest.mark.parametrize("path", ["video.capture", "video.mp4"])
+def test_big_file_resumes_at_the_durable_offset_over_reconnect_and_restart(tmp_path: Path, path: str) -> None:
+    content = bytes(range(256)) * 5000 + b"end"
+    data = capture(7, content) if path.endswith(".capture") else content
+    pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+    with running_app(tmp_path) as app:
+        part = app.new_part()
+        big = entry(part[0], path, data, tags=("long",))
+        with syncing(app, part) as socket:
+            assert ask(socket, Resume(1, big)) == Offset(1, big.id, 0)
+            assert ask(socket, Piece(2, big.id, 0, False, pieces[0])) == PieceAck(2, big.id, PIECE_BYTES)
+        with syncing(app, part) as socket:  # the connection dropped
+            assert ask(socket, Resume(1, big)) == Offset(1, big.id, PIECE_BYTES)
+            # A piece that does not fit is answered with where to go on.
+            assert ask(socket, Piece(2, big.id, 0, False, pieces[0])) == Offset(2, big.id, PIECE_BYTES)
+            assert ask(socket, Piece(3, big.id, PIECE_BYTES, False, pieces[1])) == PieceAck(3, big.id, 2 * PIECE_BYTES)
+    with running_app(tmp_path) as app:  # the app restarted
+        with syncing(app, part) as socket:
+            assert ask(socket, Resume(1, big)) == Offset(1, big.id, 2 * PIECE_BYTES)
+            for number in range(2, len(pieces)):
+                is_last = number == len(pieces) - 1
+                answer = ask(socket, Piece(number, big.id, number * PIECE_BYTES, is_last, pieces[number]))
+            assert isinstance(answer, Ack) and answer.results[0].status is Status.STORED
+            known = ask(socket, Resume(9, big))
+            assert isinstance(known, Ack) and known.results[0].status is Status.DUPLICATE
+        item = app.context.items.page(app.owner, ItemFilter(tags=("long",))).items[0]
+        assert app.context.items.content(app.owner, item.row).all() == content
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_big_file_with_other_bytes_than_its_id_says_is_rejected_and_forgotten(app: RunningApp) -> None:
+    part = app.new_part()
+    wanted = entry(part[0], "video.mp4", b"abc")
+    with syncing(app, part) as socket:
+        assert isinstance(ask(socket, Resume(1, wanted)), Offset)
+        answer = ask(socket, Piece(2, wanted.id, 0, True, b"xyz"))
+        assert isinstance(answer, Ack) and answer.results[0].status is Status.REJECTED
+        assert ask(socket, Resume(3, wanted)) == Offset(3, wanted.id, 0)
+
+
+def test_only_parts_with_their_secret_may_connect(app: RunningApp) -> None:
+    part_id, _ = app.new_part()
+    with pytest.raises(InvalidStatus) as refused, syncing(app, (part_id, "wrong")):
+        pass
+    assert refused.value.response.status_code == 401
+    assert json.loads(refused.value.response.body or b"{}")["error"]["hint"]
+
+
+def test_nonsense_closes_the_connection_with_the_reason(app: RunningApp) -> None:
+    with syncing(app, app.new_part()) as socket:
+        socket.send(b"\xff\xff\xff\xff")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(30)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
+
+
+def test_several_batches_are_in_flight_at_once(app: RunningApp) -> None:
+    part = app.new_part()
+    with syncing(app, part) as socket:
+        for seq in range(8):
+            data = [capture(seq * 100 + n) for n in range(10)]
+            entries = tuple(entry(part[0], f"{seq}/{n}.capture", one) for n, one in enumerate(data))
+            socket.send(encode(Batch(seq, entries, tuple(data))))
+        answers = [decode(socket.recv(30)) for _ in range(8)]
+    assert {answer.seq for answer in answers if isinstance(answer, Ack)} == set(range(8))
+    assert app.context.items.count(app.owner, ItemFilter())[0] == 80
+
+
+def test_unknown_dataset_is_told_and_the_file_is_kept(app: RunningApp) -> None:
+    part = app.new_part()
+    with syncing(app, part) as socket:
+        answer = ask(socket, Batch(1, (entry(part[0], "a/b.txt", b"x", dataset_ids=("gone",)),), (b"x",)))
+    assert isinstance(answer, Ack) and answer.results[0].status is Status.STORED
+    assert "gone" in answer.results[0].message
