@@ -11,19 +11,16 @@ from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
-from grpclib.testing import ChannelFor
 from pydantic import ValidationError
 from viam.components.camera import Camera
 from viam.components.sensor import Sensor
 from viam.media.video import CameraMimeType, NamedImage
-from viam.proto.app.datasync import MimeType
 from viam.proto.common import ResponseMetadata
-from viam.resource.manager import ResourceManager
 
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
 from gleaner.machine.capture.ledger import read_ledger
 from gleaner.machine.capture.manager import DataManager
-from gleaner.machine.capture.service import DataManagerClient, DataManagerRPCService, NotSynced
+from gleaner.machine.capture.service import NotSynced
 from gleaner.machine.models.base import BuildContext
 from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes, capture_folder
 from gleaner.wire.capture_file import read_capture
@@ -284,34 +281,30 @@ async def test_a_new_secret_reconnects(machine: Machine, build: Build, app: Stan
     await until(lambda: row(manager)["synced"] > 0)
 
 
-# --- over gRPC -------------------------------------------------------------------------------------------------------
+# --- uploads ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_service_answers_over_grpc(machine: Machine, build: Build, app: StandInApp) -> None:
-    machine.configure(component("imu", "sensor", method()), app=app)
-    manager = await build(sync_interval_mins=10, tags=["rover"])
-    await until(lambda: row(manager)["stored"] >= 3)
-    async with ChannelFor([DataManagerRPCService(ResourceManager([manager]))]) as channel:
-        client = DataManagerClient("builtin", channel)
-        await client.sync()
-        assert row(manager)["synced"] >= 3
-        await client.upload_binary_data_to_datasets(b"jpeg", ["red"], ["d1"], MimeType.MIME_TYPE_IMAGE_JPEG)
-        [entry] = [e for e, content in app.files.values() if content == b"jpeg"]
-        assert (entry.tags, entry.dataset_ids) == (("red",), ("d1",))
-        assert entry.name.endswith(".jpeg")
-        with pytest.raises(GRPCError) as empty:
-            await client.upload_binary_data_to_datasets(b"", [], [], MimeType.MIME_TYPE_IMAGE_JPEG)
-        assert empty.value.status is Status.INVALID_ARGUMENT
+async def test_an_upload_goes_into_its_datasets_and_leaves_nothing_behind(
+    machine: Machine, build: Build, app: StandInApp
+) -> None:
+    machine.configure(app=app)
+    manager = await build(tags=["rover"])
+    await manager.upload_binary_data_to_datasets(b"jpeg", ["red"], ["d1"], "image/jpeg")
+    [(entry, content)] = app.files.values()
+    assert (entry.tags, entry.dataset_ids, content) == (("red",), ("d1",), b"jpeg")
+    assert entry.name.endswith(".jpeg")
     assert list((machine.home / "capture" / "datasetUpload").iterdir()) == []
 
 
-async def test_without_an_app_grpc_says_unavailable(machine: Machine, build: Build) -> None:
+async def test_an_upload_that_fails_says_why_in_grpcs_words(machine: Machine, build: Build) -> None:
     manager = await build()
-    async with ChannelFor([DataManagerRPCService(ResourceManager([manager]))]) as channel:
-        with pytest.raises(GRPCError) as refused:
-            await DataManagerClient("builtin", channel).sync()
-    assert refused.value.status is Status.UNAVAILABLE
-    assert "cloud" in str(refused.value.message)
+    with pytest.raises(GRPCError) as empty:
+        await manager.upload_binary_data_to_datasets(b"", [], [], "image/jpeg")
+    assert empty.value.status is Status.INVALID_ARGUMENT
+    with pytest.raises(GRPCError) as alone:
+        await manager.upload_binary_data_to_datasets(b"jpeg", [], [], "image/jpeg")
+    assert alone.value.status is Status.UNAVAILABLE
+    assert "cloud" in str(alone.value.message)
 
 
 # --- attributes ------------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
-from gleaner.machine.capture.service import EXTENSIONS, DataManagerService, NotSynced
+from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
+from gleaner.wire.capture_file import extension_for
 from gleaner.wire.machine_config import CloudConfig, MachineConfig
 
 # Until the first capture has reached the app, somebody is probably looking at an empty page.
@@ -170,15 +171,15 @@ class DataManager(DataManagerService):
         binary_data: bytes,
         tags: Sequence[str],
         dataset_ids: Sequence[str],
-        mime_type: int,
+        mime_type: str,
         *,
         extra: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> None:
         if not binary_data:
-            raise ValueError("binary_data is empty: there is nothing to upload")
+            raise NothingToUpload
         supervisor = self._require_supervisor()
-        path = self._settings.capture_dir / "datasetUpload" / f"{uuid.uuid4()}{EXTENSIONS.get(mime_type, '')}"
+        path = self._settings.capture_dir / "datasetUpload" / f"{uuid.uuid4()}{extension_for(mime_type)}"
         await asyncio.to_thread(_write_private, path, binary_data)
         try:
             async with asyncio.timeout(timeout):
