@@ -20,8 +20,6 @@ from typing import Any
 import psutil
 
 KILL_AFTER_S = 5.0
-#: Below the app and a rover on the same machine, so that pages and video stay smooth while a model trains.
-_NICENESS = 5
 _STDERR_LINES = 30
 _PID_FILE = "worker.pid"
 
@@ -132,8 +130,7 @@ def kill_leftover(folder: Path) -> None:
 def _note_process(folder: Path, pid: int) -> None:
     try:
         note = {"pid": pid, "created": psutil.Process(pid).create_time()}
-        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
-    except (psutil.NoSuchProcess, ProcessLookupError):
+    except psutil.NoSuchProcess:
         return
     (folder / _PID_FILE).write_text(json.dumps(note))
 
