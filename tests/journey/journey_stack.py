@@ -28,6 +28,7 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+FAILURES = Path(__file__).resolve().parents[2] / "test-results"
 LOGIN_URL = re.compile(r"https?://\S+/login\?token=\S+")
 
 
@@ -142,6 +143,11 @@ def local_page(opened: Browser, width: int = 1280, height: int = 800, **options:
     page.on("pageerror", lambda error: problems.append(str(error)))
     try:
         yield page
+    except BaseException:
+        FAILURES.mkdir(exist_ok=True)
+        page.screenshot(path=FAILURES / "page.png")
+        print(f"the page was {page.url}, its picture is {FAILURES / 'page.png'}; problems: {problems}")
+        raise
     finally:
         context.close()
     assert not strangers, f"the page asked other hosts: {strangers}"
