@@ -94,7 +94,10 @@ async def test_a_process_that_dies_is_started_again(
         assert left(tmp_path) == 0
 
 
-async def test_a_request_to_a_dead_process_fails_with_words(tmp_path: Path, app: StandInApp) -> None:
+async def test_a_request_to_a_dead_process_fails_with_words(
+    tmp_path: Path, app: StandInApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gleaner.machine.sync.supervisor.START_PATIENCE_S", 0.05)
     supervisor = SyncSupervisor(settings_for(tmp_path, app), LOG, lambda _started, _sent: None)
     with pytest.raises(SyncFailed, match="not running"):
         await supervisor.sync()

@@ -17,6 +17,8 @@ from gleaner.machine.sync.settings import SyncSettings, line
 STOP_TIMEOUT_S = 3.0
 # A process that lived this long has not crashed at its start: the next one begins without a wait.
 HEALTHY_AFTER_S = 30.0
+# A request that comes while the process is being started waits for it so long.
+START_PATIENCE_S = 10.0
 _LINE_BYTES = 1024 * 1024
 
 
@@ -37,6 +39,7 @@ class SyncSupervisor:
         self._task: asyncio.Task[None] | None = None
         self._requests: dict[int, asyncio.Future[str]] = {}
         self._number = 0
+        self._running = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -77,20 +80,21 @@ class SyncSupervisor:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._requests[number] = future
         try:
-            if not self._send(line(kind, id=number, **values)):
-                raise SyncFailed("the sync process is not running; it is being started again, try once more")
+            async with asyncio.timeout(START_PATIENCE_S):
+                await self._running.wait()
+            self._send(line(kind, id=number, **values))
             error = await future
+        except TimeoutError as timeout:
+            raise SyncFailed("the sync process is not running and is being started: try again soon") from timeout
         finally:
             self._requests.pop(number, None)
         if error:
             raise SyncFailed(error)
 
-    def _send(self, text: bytes) -> bool:
+    def _send(self, text: bytes) -> None:
         process = self._process
-        if process is None or process.stdin is None or process.returncode is not None:
-            return False
-        process.stdin.write(text)
-        return True
+        if process is not None and process.stdin is not None and process.returncode is None:
+            process.stdin.write(text)
 
     async def _run(self) -> None:
         backoff = Backoff(random.Random())
@@ -119,10 +123,12 @@ class SyncSupervisor:
         assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(self.settings.to_json()).encode() + b"\n")
+            self._running.set()
             while text := await process.stdout.readline():
                 self._handle(text)
             return await process.wait()
         finally:
+            self._running.clear()
             self._process = None
             process.stdin.close()
             await _end(process)
