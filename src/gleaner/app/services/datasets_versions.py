@@ -121,7 +121,7 @@ def _members(db: sa.Connection, dataset_id: str) -> list[tuple[int, bytes, str]]
         .where(_MEMBER.dataset_id == dataset_id, t.item.c.deleted_ns.is_(None), t.origin.c.kind == sniff.IMAGE)
         .order_by(t.item.c.row)
     )
-    items = db.execute(query).tuples().all()
+    items = db.execute(query).all()
     annotations = dict(_annotations(db, [row for row, _ in items]))
     return [(row, digest, annotations[row]) for row, digest in items]
 

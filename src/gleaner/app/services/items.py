@@ -51,9 +51,7 @@ class ItemService(ItemReader):
             changed = set[int]()
             tag = t.item_tag.c
             if new:
-                have = set(
-                    db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(chosen), tag.tag.in_(new))).tuples()
-                )
+                have = set(db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(chosen), tag.tag.in_(new))))
                 adding = [{"row": row, "tag": name} for row in rows for name in new if (row, name) not in have]
                 if adding:
                     db.execute(t.item_tag.insert(), adding)
@@ -152,7 +150,7 @@ def selected(db: sa.Connection, caller: Caller, selection: Selection) -> tuple[l
         wanted, filter_ = None, selection.filter
     origins = matching(visible_origins(db, caller, filter_.organization_ids), filter_)
     query = sa.select(_ITEM.row, _ITEM.origin_id).where(*conditions(db, filter_, origins))
-    found = db.execute(query if wanted is None else query.where(_ITEM.row.in_(wanted))).tuples().all()
+    found = db.execute(query if wanted is None else query.where(_ITEM.row.in_(wanted))).all()
     if selection.rows is not None and len(found) != len(set(selection.rows)):
         missing = min(set(selection.rows) - {row for row, _ in found})
         raise NotFound(f"There is no item {missing}", "It may have been deleted; reload the page.")
