@@ -8,7 +8,7 @@ are learned, the last 30 are asked; neighbours are often the same hand, so nothi
 The worker runs as a process of its own, as the app starts it; its model.onnx is asked through the machine's own picture
 rule. Peers (scikit-learn): logistic regression on raw pixels, and an RBF support vector machine on HOG and colour
 histograms, both also taught the mirrored pictures. A picture counts as right if its label, or "none of these", is said.
-Last line: JSON.
+Needs scikit-learn (pip install scikit-learn). Last line: JSON.
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ class Seen:
     """What one look at a picture gave; None for a role the service does not have."""
 
     classes: list[tuple[str, float]] | None
-    """Best first."""
     boxes: list[Box] | None
     size: tuple[int, int]
     """(height, width) of the picture."""
@@ -132,7 +131,8 @@ class PictureVision(Vision):
         wants_classes, wants_boxes = return_classifications and self.classifies, return_detections and self.detects
         if wants_classes or wants_boxes:
             seen = await self.look(image.data, 0, timeout)
-            result.classifications = _classifications(seen) if wants_classes else None
+            best_first = sorted(_classifications(seen), key=lambda c: -c.confidence)
+            result.classifications = best_first if wants_classes else None
             result.detections = _detections(seen) if wants_boxes else None
             result.extra = {"captured_at": captured_at, "inference_ms": round(seen.inference_ms, 3)}
         return result
