@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from watchfiles import awatch
@@ -35,22 +36,11 @@ def read_config_file(path: Path) -> MachineConfig:
 
 
 async def watch_config_file(path: Path, current: MachineConfig) -> AsyncIterator[MachineConfig]:
-    """Each usable new content. A file that cannot be used is logged once and changes nothing.
-
-    The folder is watched, not the file: editors replace files, and the file may be gone for a moment.
-    """
+    """Each usable new content. A file that cannot be used is logged once and changes nothing."""
     complaint = ""
-    target = path.absolute()
-    stop = asyncio.Event()
-    changes = awatch(
-        target.parent,
-        watch_filter=lambda _change, changed: Path(changed) == target,
-        debounce=_DEBOUNCE_MS,
-        recursive=False,
-        stop_event=stop,
-    )
-    try:
-        async for _ in changes:
+    async with _changes_of(path.absolute()) as changed:
+        while True:
+            await changed()
             try:
                 config = await asyncio.to_thread(read_config_file, path)
             except ConfigProblem as problem:
@@ -62,5 +52,40 @@ async def watch_config_file(path: Path, current: MachineConfig) -> AsyncIterator
             if config != current:
                 current = config
                 yield config
+
+
+@asynccontextmanager
+async def _changes_of(path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Gives what waits for the next change. The folder is watched, not the file: editors replace files.
+
+    watchfiles shields its thread from cancellation for seconds, so it runs in a task of its own that is told to stop.
+    """
+    changes, stop = asyncio.Event(), asyncio.Event()
+
+    async def watch() -> None:
+        watched = awatch(
+            path.parent,
+            watch_filter=lambda _change, changed: Path(changed) == path,
+            debounce=_DEBOUNCE_MS,
+            recursive=False,
+            stop_event=stop,
+        )
+        async for _ in watched:
+            changes.set()
+
+    async def changed() -> None:
+        await changes.wait()
+        changes.clear()
+        if task.done():
+            task.result()
+            raise FileNotFoundError(
+                f"{path.parent} is no longer watched: start the machine again to follow changes of {path.name}"
+            )
+
+    task = asyncio.create_task(watch(), name=f"watch {path}")
+    task.add_done_callback(lambda _task: changes.set())
+    try:
+        yield changed
     finally:
         stop.set()
+        await asyncio.wait([task])
