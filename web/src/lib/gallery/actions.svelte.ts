@@ -63,7 +63,7 @@ export class Actions {
       api.post(`/datasets/${seg(dataset.id)}/items`, { rows: part, action: "remove" }),
     );
     if (!done) return;
-    const back = () => void this.addToDataset(rows, dataset.name, [dataset]);
+    const back = () => void this.addToDataset(rows, dataset.name, [dataset]).then(this.onback);
     toasts.good(`${plural(rows.length, "picture")} removed from “${dataset.name}”`, { label: "Undo", run: back });
   }
 

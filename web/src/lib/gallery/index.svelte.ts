@@ -12,6 +12,8 @@ export class RowIndex {
   #abort: AbortController | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #lastMs = 0;
+  /** The next list is shown whatever it holds; stays until one has come. */
+  #mustShow = false;
 
   constructor(
     /** Asks the server for the rows of the filter as it is now. */
@@ -27,11 +29,13 @@ export class RowIndex {
   /** Loads the list of another filter. */
   open(): void {
     this.isLoading = true;
-    void this.#load(true);
+    this.reload();
   }
 
+  /** Loads the list and shows it: the user asked for a change. */
   reload(): void {
-    void this.#load(false);
+    this.#mustShow = true;
+    void this.#load();
   }
 
   /** Something changed on the server: looks again soon, the less often the longer looking takes. */
@@ -39,7 +43,7 @@ export class RowIndex {
     if (this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      void this.#load(false);
+      void this.#load();
     }, Math.max(300, this.#lastMs * 8));
   }
 
@@ -59,7 +63,7 @@ export class RowIndex {
     clearTimeout(this.#timer);
   }
 
-  async #load(isNewFilter: boolean): Promise<void> {
+  async #load(): Promise<void> {
     this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
     const started = performance.now();
@@ -69,9 +73,10 @@ export class RowIndex {
       this.#lastMs = performance.now() - started;
       this.error = null;
       const may = this.may();
-      if (isNewFilter || (may.change && (may.grow || countNew(this.ids, ids) === 0))) {
+      if (this.#mustShow || (may.change && (may.grow || countNew(this.ids, ids) === 0))) {
         this.ids = ids;
         this.pending = null;
+        this.#mustShow = false;
       } else this.pending = ids;
     } catch (error) {
       if (abort.signal.aborted) return;
