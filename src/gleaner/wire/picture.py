@@ -31,8 +31,8 @@ class PictureProblem(ValueError):
 def read_rgb(data: bytes, fit: tuple[int, int] | None = None) -> Rgb:
     """Decodes JPEG, PNG, WebP, BMP, TIFF or Viam's raw RGBA.
 
-    `fit` is the (height, width) the caller will shrink to. A JPEG much larger than that is decoded at a half, a quarter
-    or an eighth, never below twice `fit`, which is several times faster and looks the same after shrinking.
+    `fit` is the (height, width) the caller will shrink to. A JPEG much larger than that is decoded at a smaller
+    scale, never below twice `fit`, which is several times faster and looks the same after shrinking.
 
     Raises:
         PictureProblem: empty, truncated, damaged, too large or not a picture.

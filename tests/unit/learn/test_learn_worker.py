@@ -132,6 +132,21 @@ def test_the_model_names_discs_it_never_saw_and_stays_silent_on_walls(
     assert right >= 0.8 * len(questions)
 
 
+@pytest.mark.slow
+def test_several_labels_per_picture_are_reported_one_by_one(tmp_path: Path) -> None:
+    make_run(tmp_path, 6, task="multi_label_classification", budget_s=3.0)
+    lines = [json.loads(line) for line in (tmp_path / "dataset.jsonl").read_text().splitlines()]
+    for line in lines[2::3]:  # the plain walls now carry both
+        line["classification_annotations"] = [{"annotation_label": "red"}, {"annotation_label": "blue"}]
+    (tmp_path / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, events = work(tmp_path)
+    assert status == 0, events[-2:]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert all(row["support"] >= 2 for row in report["per_label"])
+    assert sum(map(sum, report["confusion"]["matrix"])) >= report["summary"]["test_count"]
+    assert any("untagged" in e["message"] for e in events if e["event"] == "warning")
+
+
 @pytest.mark.parametrize(
     ("changes", "per_label", "message", "hint"),
     [
