@@ -146,3 +146,17 @@ def test_backlog_and_oldest_follow_what_is_sent(tmp_path: Path) -> None:
 def test_times_are_utc_with_microseconds() -> None:
     assert iso(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123457Z"
     assert iso(None) is None
+
+
+def test_a_damaged_ledger_begins_anew_and_capture_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put_file(tmp_path, "a.capture", 4)
+    storage = open_storage(tmp_path)
+    storage.close()
+    database = tmp_path / ".gleaner" / "ledger.db"
+    for each in database.parent.glob("ledger.db*"):
+        each.write_bytes(b"rotten" * 1000)
+    again = open_storage(tmp_path)
+    assert only_row(again.ledger({}, ""))["waiting"] == 4
+    again.close()
+    assert (tmp_path / ".gleaner" / "ledger.db.damaged").exists()
+    assert "begins anew" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from gleaner.machine.capture.errors import CaptureDirectoryBusy
 from gleaner.machine.capture.ledger import read_ledger
 from gleaner.machine.capture.manager import DataManager
 from gleaner.machine.capture.service import NotSynced
+from gleaner.machine.capture.storage import CaptureStorage
 from gleaner.machine.models.base import BuildContext
 from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes, capture_folder
 from gleaner.wire.capture_file import read_capture
@@ -180,6 +182,7 @@ async def test_a_resource_that_is_not_ready_is_shown_and_captured_once_it_is(mac
         (method("GetReadings"), "it has DoCommand, Readings"),
         (method(hz=0), "Set it above 0"),
         (method("DoCommand"), "docommand_input"),
+        ({"capture_frequency_hz": 1}, "method"),
     ],
 )
 async def test_a_wrong_method_is_explained_and_stops_no_other(
@@ -204,6 +207,27 @@ async def test_a_second_machine_on_the_same_folder_is_refused(
     await build()
     with pytest.raises(CaptureDirectoryBusy, match="in use by another machine"):
         await build()
+
+
+async def test_a_start_that_is_given_up_gives_the_folder_back(
+    machine: Machine, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open, entered, go_on = CaptureStorage.open, threading.Event(), threading.Event()
+
+    def slow_open(storage: CaptureStorage) -> None:
+        entered.set()
+        go_on.wait(20)
+        real_open(storage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptureStorage, "open", slow_open)
+        starting = asyncio.create_task(build())
+        await asyncio.to_thread(entered.wait)
+        starting.cancel()
+        await asyncio.wait([starting])
+        go_on.set()
+        await asyncio.sleep(0)
+    await build()  # waits for the lock: it would fail if the first had kept it
 
 
 async def test_a_rebuilt_manager_goes_on_with_the_same_ledger(machine: Machine, build: Build) -> None:

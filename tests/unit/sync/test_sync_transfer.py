@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -200,6 +201,29 @@ async def test_a_damaged_file_is_set_aside_without_being_sent(tmp_path: Path, ap
     assert len(app.files) == 1
     assert (tmp_path / "failed" / PICTURES / "a.capture").exists()
     assert ledger_row(tmp_path, "ReadImage")["dropped"] == {"damaged": 1}
+
+
+async def test_a_full_disk_does_not_stop_sync_from_making_room(
+    tmp_path: Path, app: StandInApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pictures(tmp_path, 300)
+    real_record, failures = LedgerStore.record, [3]
+
+    def record(store: LedgerStore, *arguments: Any) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        real_record(store, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerStore, "record", record)
+        async with syncing(tmp_path, app) as process:
+            await until(lambda: not captures(tmp_path))
+            put_readings(tmp_path, "later.capture", 1)
+            process.handle({"type": "pass"})
+            await until(lambda: not captures(tmp_path))
+            await until(lambda: process.passes >= 2)
+    assert ledger_row(tmp_path, "ReadImage")["synced"] == 300
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "secret"), (403, "secret"), (404, "web_address"), (503, "503")])

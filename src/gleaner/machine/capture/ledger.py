@@ -9,6 +9,7 @@ in between is finished at the next start, so no file is ever counted twice or fo
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -90,9 +91,14 @@ class LedgerStore:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            self._db.executescript(_SCHEMA)
+            self._db.execute("SELECT count(*) FROM counts")
+        except sqlite3.Error:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         with self._lock:
@@ -144,6 +150,22 @@ class LedgerStore:
                 gone.append(file.path)
         sync_directories({str(Path(path).parent) for path in gone})
         self.record((), gone=gone)
+
+
+def open_ledger(root: Path, log: logging.Logger) -> LedgerStore:
+    """The ledger of a directory that the caller owns. One that is damaged is put aside: capture must go on."""
+    path = root / STATE / LEDGER_FILE
+    try:
+        return LedgerStore(root, durable=False)
+    except sqlite3.OperationalError:
+        raise  # locked, read-only, no space: not the file's fault
+    except sqlite3.DatabaseError as error:
+        aside = path.with_name(LEDGER_FILE + ".damaged")
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(LEDGER_FILE + suffix).unlink(missing_ok=True)
+        log.error("the capture ledger was damaged (%s): it begins anew, the old one is %s", error, aside)
+        return LedgerStore(root, durable=False)
 
 
 def leave(file: Leaving) -> None:

@@ -29,7 +29,7 @@ def make_plan(config: MachineConfig, service_tags: Sequence[str], rotate_bytes: 
     for resource in config.resources():
         try:
             methods = resource.capture_methods()
-        except ValidationError as error:
+        except (ValidationError, TypeError) as error:
             problems[collector_path(resource.api, resource.name, "capture_methods")] = _first_problem(error)
             continue
         for method in methods:
@@ -71,6 +71,8 @@ def _problem(settings: CollectorSettings) -> str:
     return ""
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return "capture_methods must be a list of objects with method and capture_frequency_hz"
     first = error.errors()[0]
     return f"capture_methods cannot be used: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}"

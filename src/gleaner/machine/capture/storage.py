@@ -14,7 +14,7 @@ from typing import Any
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Waiting, count_tabular
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
-from gleaner.machine.capture.ledger import Counts, LedgerStore, collector_row, iso, stored_before
+from gleaner.machine.capture.ledger import Counts, LedgerStore, collector_row, iso, open_ledger, stored_before
 from gleaner.machine.capture.writer import Writer
 
 PREDECESSOR_PATIENCE_S = 10.0
@@ -33,27 +33,39 @@ class CaptureStorage:
 
     def __init__(self, root: Path, log: logging.Logger) -> None:
         self.root = root
-        self._directory = CaptureDirectory(root, log)
-        self._store = LedgerStore(root, durable=False)
+        self._log = log
         self._before: dict[str, Waiting] = {}
         self._uncounted: tuple[Path, ...] = ()
         self._oldest_ns: int | None = None
-        self.writer = Writer(root, self._store, DiskGuard(root), log)
+        self._directory = CaptureDirectory(root, log)
+        self._store: LedgerStore | None = None
+        self._writer: Writer | None = None
+
+    @property
+    def writer(self) -> Writer:
+        if self._writer is None:
+            raise RuntimeError("the capture storage is not open")
+        return self._writer
 
     def open(self) -> None:
-        """Takes the directory, finishes what a crash left, counts what waits. Raises CaptureDirectoryBusy."""
+        """Takes the directory, finishes what a crash left, counts what waits.
+
+        Raises CaptureDirectoryBusy; OSError when the directory cannot be written. Nothing is held then.
+        """
+        self._directory.open(PREDECESSOR_PATIENCE_S)
         try:
-            self._directory.open(PREDECESSOR_PATIENCE_S)
             with _SyncLock(self.root):
-                self._store.finish_leaving()
+                store = open_ledger(self.root, self._log)
+                store.finish_leaving()
                 survey = self._directory.survey()
-                self._before = stored_before(survey.waiting, self._store.counts())
+                self._before = stored_before(survey.waiting, store.counts())
         except BaseException:
-            self._store.close()
             self._directory.close()
             raise
         self._uncounted, self._oldest_ns = survey.tabular, survey.oldest_ns
-        self.writer.start()
+        self._store = store
+        self._writer = Writer(self.root, store, DiskGuard(self.root), self._log)
+        self._writer.start()
 
     def count_backlog(self) -> None:
         """Counts the records of tabular files from earlier runs: reads them all, so it comes after capture has begun.
@@ -65,8 +77,10 @@ class CaptureStorage:
             self._before[directory].records += records
 
     def close(self) -> None:
-        self.writer.stop()
-        self._store.close()
+        if self._writer is not None:
+            self._writer.stop()
+        if self._store is not None:
+            self._store.close()
         self._directory.close()
 
     def note_pass(self, started_ns: int) -> None:
@@ -76,7 +90,7 @@ class CaptureStorage:
     def ledger(self, collectors: Mapping[str, CollectorView], sync_error: str) -> dict[str, Any]:
         """The Ledger of docs/architecture.md. `collectors` by directory; others appear for what they left behind."""
         written = self.writer.stored()  # before the counts: what is synced in between was stored before
-        counts = self._store.counts()
+        counts = self._store.counts() if self._store else {}
         for (directory, reason), records in self.writer.unsaved_drops().items():
             dropped = counts.setdefault(directory, Counts()).dropped
             dropped[reason] = dropped.get(reason, 0) + records

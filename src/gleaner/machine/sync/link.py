@@ -150,8 +150,9 @@ async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
     except InvalidStatus as error:
         raise _status_error(error.response.status_code, settings) from error
     except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason
         raise Refused(
-            f"{settings.web_address} shows a certificate that this machine does not trust ({error.reason}): "
+            f"{settings.web_address} shows a certificate that this machine does not trust ({why}): "
             "take the machine's configuration from the app again"
         ) from error
     except InvalidURI as error:

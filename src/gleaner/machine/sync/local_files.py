@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class LocalFiles:
         self._log = log
         self._wall_ns = wall_ns
         self._gone: list[str] = []
+        self._uncounted: list[Change] = []
         self._immovable: dict[str, None] = {}
         """Files that the app has and that cannot be removed (read-only disk): not sent again and again."""
 
@@ -224,8 +226,13 @@ class LocalFiles:
         if not done:
             return
         leaving = [Leaving(c.path, target, c.inode, c.size, c.modified_ns) for c, target, _ in done]
-        self._store.record([change for _, _, change in done if change is not None], leaving, self._gone)
-        self._gone = []
+        self._uncounted += [change for _, _, change in done if change is not None]
+        try:
+            self._store.record(self._uncounted, leaving, self._gone)
+            self._uncounted, self._gone = [], []
+        except sqlite3.OperationalError as error:
+            # A full disk: only letting go makes room again. The counts are written with the next files.
+            self._log.debug("the ledger cannot be written now: %s", error)
         for file in leaving:
             try:
                 leave(file)
