@@ -17,6 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Source: Viam's documented debounce of its configuration file.
 _DEBOUNCE_MS = 500
+#: Read again this often without a notice: network file systems send none, and an edit may precede the watch.
+_REREAD_MS = 5000
 
 
 def read_config_file(path: Path) -> MachineConfig:
@@ -68,6 +70,8 @@ async def _changes_of(path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]
             watch_filter=lambda _change, changed: Path(changed) == path,
             debounce=_DEBOUNCE_MS,
             recursive=False,
+            rust_timeout=_REREAD_MS,
+            yield_on_timeout=True,
             stop_event=stop,
         )
         async for _ in watched:

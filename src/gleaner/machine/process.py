@@ -34,6 +34,7 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
     guard = _StopGuard()
     try:
         config = read_config_file(config_path)
+        _warn_if_readable_by_others(config_path, config)
         with (
             MachineHome(home or _default_home(config, config_path)) as machine_home,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
@@ -123,6 +124,12 @@ class _StopGuard:
             _LOG.error("something did not stop within %.1f s: the process ends without it", _STOP_LIMIT_S)
         logging.shutdown()
         os._exit(0 if self.is_machine_stopped else 1)
+
+
+def _warn_if_readable_by_others(path: Path, config: MachineConfig) -> None:
+    has_secret = config.cloud is not None and bool(config.cloud.secret or config.cloud.api_key)
+    if has_secret and path.stat().st_mode & 0o077:
+        _LOG.warning("%s holds this machine's secret and others on this computer can read it: chmod 600 %s", path, path)
 
 
 def _default_home(config: MachineConfig, config_path: Path) -> Path:

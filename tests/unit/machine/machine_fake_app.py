@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import ssl
 import tarfile
 import threading
 from collections.abc import AsyncIterator
@@ -62,15 +63,21 @@ class FakeApp:
         self.requests: list[dict[str, str]] = []
         self.links: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.link_headers: list[Any] = []
+        self.ca_certificate = ""
         self.grpc_port = self.http_port = self.link_port = 0
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.ca_certificate else "http"
 
     @property
     def cloud(self) -> CloudConfig:
         return CloudConfig(
             id=PART,
             secret=SECRET,
-            app_address=f"http://127.0.0.1:{self.grpc_port}",
-            web_address=f"http://127.0.0.1:{self.link_port}",
+            app_address=f"{self.scheme}://127.0.0.1:{self.grpc_port}",
+            web_address=f"{self.scheme}://127.0.0.1:{self.link_port}",
+            ca_certificate=self.ca_certificate,
             refresh_interval_s=0.05,
         )
 
@@ -80,10 +87,12 @@ class FakeApp:
 
 
 @asynccontextmanager
-async def fake_app() -> AsyncIterator[FakeApp]:
+async def fake_app(tls: tuple[ssl.SSLContext, str] | None = None) -> AsyncIterator[FakeApp]:
+    """`tls` is the servers' context and the PEM of the authority that machines pin."""
     app = FakeApp()
+    context, app.ca_certificate = tls or (None, "")
     grpc = Server([_Auth(app), _Robot(app), _Packages(app), _Apps(app)])
-    await grpc.start("127.0.0.1", 0)
+    await grpc.start("127.0.0.1", 0, ssl=context)
     app.grpc_port = _port(grpc)
     http = ThreadingHTTPServer(("127.0.0.1", 0), _http_handler(app))
     http.daemon_threads = False
@@ -98,7 +107,7 @@ async def fake_app() -> AsyncIterator[FakeApp]:
 
     try:
         # Tests may leave frames unread; a full queue would hold back the closing handshake.
-        async with serve(link, "127.0.0.1", 0, max_queue=None) as server:
+        async with serve(link, "127.0.0.1", 0, max_queue=None, ssl=context) as server:
             app.link_port = next(iter(server.sockets)).getsockname()[1]
             yield app
     finally:
@@ -107,13 +116,6 @@ async def fake_app() -> AsyncIterator[FakeApp]:
         thread.join()
         grpc.close()
         await grpc.wait_closed()
-
-
-async def restart_grpc(app: FakeApp) -> Server:
-    """A server on the port that the app had before it was closed."""
-    server = Server([_Auth(app), _Robot(app), _Packages(app), _Apps(app)])
-    await server.start("127.0.0.1", app.grpc_port)
-    return server
 
 
 async def next_json(websocket: ServerConnection, kind: str) -> dict[str, Any]:

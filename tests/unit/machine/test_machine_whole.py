@@ -12,13 +12,24 @@ from typing import Any
 
 import pytest
 from grpclib.client import Channel
+from machine_certificates import server_tls
 from machine_fake_app import FakeApp, fake_app, next_json, tarball
 from machine_fakes import World, brain, thing, until
+from viam.gen.service.datamanager.v1.data_manager_grpc import DataManagerServiceStub
+from viam.proto.app.datasync import MimeType
+from viam.proto.common import DoCommandRequest
 from viam.proto.robot import ResourceNamesRequest, RobotServiceStub, ShutdownRequest
+from viam.proto.service.datamanager import SyncRequest, UploadBinaryDataToDatasetsRequest
+from viam.resource.types import API
+from viam.services.generic import Generic
+from viam.utils import dict_to_struct, struct_to_dict
 
 from gleaner.machine.home import MachineHome
 from gleaner.machine.machine import Exit, Machine
+from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
+from gleaner.machine.rpc.data_manager import DATA_MANAGER_API
 from gleaner.machine.rpc.listeners import ListenProblem
+from gleaner.wire.link import EMPTY_LEDGER
 from gleaner.wire.machine_config import MachineConfig, parse_config
 
 NETWORK = {"bind_address": "localhost:0"}
@@ -189,3 +200,70 @@ async def test_a_taken_port_stops_a_local_machine_but_not_one_with_an_app(
             taken.close()
             await taken.wait_closed()
             await until(lambda: machine.server.url == f"http://localhost:{port}")
+
+
+async def test_a_machine_trusts_the_authority_it_was_given_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+    async with fake_app(server_tls(tmp_path / "good")) as app, asyncio.timeout(30):
+        app.config = config(thing("a"))
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            await until(lambda: states(machine) == {"a": "ready"})
+            await next_json(await app.links.get(), "status")
+        _context, app.ca_certificate = server_tls(tmp_path / "bad")
+        async with machine_in(tmp_path / "n", local(app), World()) as machine:
+            await until(lambda: caplog.text.count("certificate") >= 2)  # said by the poll and by the link
+            assert "download machine.json again" in caplog.text
+            assert states(machine) == {}
+
+
+class FakeManager(Generic):
+    """A data manager as the capture part makes it: a resource with a few methods more."""
+
+    API = API("rdk", "service", "data_manager")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.synced = 0
+        self.uploads: list[Any] = []
+
+    async def sync(self) -> None:
+        self.synced += 1
+
+    async def upload_binary_data_to_datasets(self, *upload: Any) -> None:
+        self.uploads.append(upload)
+
+    async def do_command(self, command: Any, **_kwargs: Any) -> Any:
+        return {"heard": command}
+
+    def ledger(self) -> Any:
+        return {**EMPTY_LEDGER, "backlog_files": 7}
+
+
+async def test_the_data_manager_is_served_and_its_ledger_reported(tmp_path: Path) -> None:
+    async def build(context: BuildContext) -> FakeManager:
+        return FakeManager(context.name)
+
+    world = World()
+    world.specs.append(ModelSpec(DATA_MANAGER_API, "rdk:builtin:builtin", "Data", "", Attributes, build))
+    services = [{"api": DATA_MANAGER_API}]
+    async with asyncio.timeout(30), machine_in(tmp_path / "m", MachineConfig(), world) as machine:
+        await machine.apply(parse_config({"services": services, "network": NETWORK}))
+        await machine.graph.settle()
+        manager: Any = machine.graph.resource("builtin", "data_manager")
+        async with Channel(path=str(tmp_path / "m" / "machine.sock")) as channel:
+            stub = DataManagerServiceStub(channel)
+            await stub.Sync(SyncRequest(name="builtin"))
+            request = UploadBinaryDataToDatasetsRequest(
+                name="builtin", binary_data=b"x", tags=["t"], dataset_ids=["d"], mime_type=MimeType.MIME_TYPE_IMAGE_PNG
+            )
+            await stub.UploadBinaryDataToDatasets(request)
+            answer = await stub.DoCommand(DoCommandRequest(name="builtin", command=dict_to_struct({"a": 1})))
+            assert struct_to_dict(answer.result) == {"heard": {"a": 1}}
+            with pytest.raises(Exception, match="resource rdk:service:data_manager/other not found"):
+                await stub.Sync(SyncRequest(name="other"))
+        assert manager.synced == 1
+        assert manager.uploads == [(b"x", ["t"], ["d"], "image/png")]
+        assert machine.status()["capture"]["backlog_files"] == 7
