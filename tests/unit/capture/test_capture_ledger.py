@@ -93,6 +93,8 @@ def test_a_kill_around_the_removal_counts_a_file_once(tmp_path: Path, died: str)
         path.unlink()
     row = only_row(read_ledger(tmp_path))
     assert (row["captured"], row["synced"], row["waiting"]) == (4, 4, 0)
+    assert path.exists() == (died == "before the removal")  # reading changes nothing
+    open_storage(tmp_path).close()
     assert not path.exists()
     assert only_row(read_ledger(tmp_path)) == row
 
@@ -104,8 +106,14 @@ def test_a_kill_before_the_move_to_failed_is_finished(tmp_path: Path) -> None:
     store = LedgerStore(tmp_path, durable=True)
     store.record([Change(READINGS, Fate.SET_ASIDE, "rejected", 4, 1, 1)], [leaving(path, str(target))])
     store.close()
-    assert only_row(read_ledger(tmp_path))["dropped"] == {"rejected": 4}
+    open_storage(tmp_path).close()
     assert target.exists()
+    assert only_row(read_ledger(tmp_path))["dropped"] == {"rejected": 4}
+
+
+def test_a_folder_that_was_never_used_has_an_empty_ledger(tmp_path: Path) -> None:
+    assert read_ledger(tmp_path / "none")["collectors"] == []
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_new_file_of_an_old_name_is_not_removed(tmp_path: Path) -> None:

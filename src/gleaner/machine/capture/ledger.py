@@ -20,10 +20,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.directory import STATE, Waiting, count_records, count_tabular, survey, walk_files
-from gleaner.wire.capture_file import IN_PROGRESS_SUFFIX
+from gleaner.machine.capture.directory import STATE, Waiting, count_records, is_binary_path, walk_files
+from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
 
 LEDGER_FILE = "ledger.db"
+SNAPSHOT_ATTEMPTS = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counts (
   directory TEXT NOT NULL, fate TEXT NOT NULL, reason TEXT NOT NULL,
@@ -170,17 +171,22 @@ def open_ledger(root: Path, log: logging.Logger) -> LedgerStore:
 
 def leave(file: Leaving) -> None:
     """Removes or moves a file that was counted; does nothing if it is gone or another file took its name."""
-    path = Path(file.path)
+    if not is_same_file(file):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if file.target:
+            Path(file.path).rename(file.target)
+        else:
+            Path(file.path).unlink()
+
+
+def is_same_file(file: Leaving) -> bool:
+    """Whether the file is still there, and still the one that was counted."""
     try:
-        status = path.stat()
+        status = Path(file.path).stat()
     except FileNotFoundError:
-        return
-    if (status.st_ino, status.st_size, status.st_mtime_ns) != (file.inode, file.size, file.modified_ns):
-        return
-    if file.target:
-        path.rename(file.target)
-    else:
-        path.unlink()
+        return False
+    return (status.st_ino, status.st_size, status.st_mtime_ns) == (file.inode, file.size, file.modified_ns)
 
 
 def sync_directories(paths: Iterable[str]) -> None:
@@ -228,31 +234,56 @@ def stored_before(waiting: Mapping[str, Waiting], counts: Mapping[str, Counts]) 
 
 
 def read_ledger(root: Path) -> dict[str, Any]:
-    """The ledger of a directory that nobody is using, unfinished files included. Changes nothing but pending removals."""
-    store = LedgerStore(root, durable=False)
-    try:
-        store.finish_leaving()
-        counts = store.counts()
-    finally:
-        store.close()
-    found = survey(root)
-    for directory, records in count_tabular(root, found.tabular).items():
-        found.waiting[directory].records += records
-    for entry in walk_files(root):
-        if entry.name.endswith(IN_PROGRESS_SUFFIX):
-            path = Path(entry.path)
-            here = found.waiting.setdefault(path.parent.relative_to(root).as_posix(), Waiting())
-            here.records += count_records(path)
-            here.files += 1
-    stored = stored_before(found.waiting, counts)
+    """The ledger of a capture directory from outside, unfinished files included. Changes nothing.
+
+    Exact for a directory at rest; while a machine captures or syncs there it is a picture of about that moment.
+    """
+    for _ in range(SNAPSHOT_ATTEMPTS):
+        counts, leaving = _durable_state(root)
+        waiting, oldest_ns = _waiting_files(root, {file.path for file in leaving if is_same_file(file)})
+        if _durable_state(root) == (counts, leaving):
+            break
+    stored = stored_before(waiting, counts)
     rows = [collector_row(d, stored[d].records, counts.get(d, Counts())) for d in sorted(stored)]
     return {
         "collectors": rows,
-        "backlog_files": sum(w.files for w in found.waiting.values()),
-        "backlog_bytes": sum(w.size_bytes for w in found.waiting.values()),
-        "oldest_unsent": iso(found.oldest_ns),
+        "backlog_files": sum(w.files for w in waiting.values()),
+        "backlog_bytes": sum(w.size_bytes for w in waiting.values()),
+        "oldest_unsent": iso(oldest_ns),
         "sync_error": "",
     }
+
+
+def _durable_state(root: Path) -> tuple[dict[str, Counts], list[Leaving]]:
+    if not (root / STATE / LEDGER_FILE).exists():
+        return {}, []
+    store = LedgerStore(root, durable=False)
+    try:
+        return store.counts(), store.leaving()
+    finally:
+        store.close()
+
+
+def _waiting_files(root: Path, counted: set[str]) -> tuple[dict[str, Waiting], int | None]:
+    """What the files hold, without those that the ledger has counted already and a kill kept from leaving."""
+    waiting: dict[str, Waiting] = {}
+    oldest_ns: int | None = None
+    for entry in walk_files(root):
+        is_complete = entry.name.endswith(COMPLETE_SUFFIX)
+        if entry.path in counted or not (is_complete or entry.name.endswith(IN_PROGRESS_SUFFIX)):
+            continue
+        path = Path(entry.path)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        directory = path.parent.relative_to(root).as_posix()
+        here = waiting.setdefault(directory, Waiting())
+        here.records += 1 if is_complete and is_binary_path(directory) else count_records(path)
+        here.files += 1
+        here.size_bytes += status.st_size
+        oldest_ns = status.st_mtime_ns if oldest_ns is None else min(oldest_ns, status.st_mtime_ns)
+    return waiting, oldest_ns
 
 
 def iso(time_ns: int | None) -> str | None:
