@@ -230,6 +230,7 @@ async def test_an_unknown_driver_fault_is_survived():
     source = DriverSource("cam", odd, LOG, max_age_s=30, retry_s=0.01)
     source.start()
     try:
+        await until(lambda: source.frames == 1)
         assert (await source.read(10)).captured_at_ns == 9
     finally:
         source.stop()

@@ -31,9 +31,11 @@ class FixedVision(Vision):
         super().__init__("see")
         self.classes, self.boxes = classes, boxes
         self.shown: list[tuple[int, int]] = []
+        self.data: list[bytes] = []
 
     async def get_classifications(self, image: Any, count: int, **_: Any) -> list[Classification]:
         self.shown.append((image.width, image.height))
+        self.data.append(image.data)
         return [Classification(class_name=n, confidence=c) for n, c in self.classes]
 
     async def get_detections(self, image: Any, **_: Any) -> list[Detection]:
@@ -55,7 +57,6 @@ class FixedVision(Vision):
 @pytest.fixture
 async def source():
     frames = OnDemandSource("raw", lambda: jpeg_picture(picture(320, 240), 95, STAMP_NS), 200)
-    frames.start()
     camera = FrameCamera("raw", frames)
     yield camera
     await camera.close()
@@ -162,6 +163,19 @@ async def test_the_vision_service_sees_the_frame_that_is_drawn_on(transformed, h
         await transformed(step("resize", width_px=100, height_px=50), step("classifications", classifier_name="see"))
     )
     assert vision.shown == [(100, 50)]
+
+
+async def test_an_untouched_picture_is_shown_to_the_service_byte_for_byte(transformed, host, source):
+    """The confidence on the picture is then the very one that the vision service's own panel shows."""
+    vision = host.resources["see", "vision"] = FixedVision([("a", 0.9)])
+    camera = await transformed(
+        step("classifications", classifier_name="see", confidence_threshold=0.99),  # draws nothing
+        step("classifications", classifier_name="see"),
+        step("classifications", classifier_name="see"),
+    )
+    await camera.get_images()
+    original = (await source.get_images())[0][0].data
+    assert [data == original for data in vision.data] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,6 @@ async def build(context: BuildContext) -> FrameCamera:
     player = Player(context.name, attributes, context.log)
     # Half a photo's time: a picture is then never older than the photo that shows.
     source = OnDemandSource(context.name, player.make, attributes.frame_rate * 2)
-    source.start()
     return FrameCamera(context.name, source, frame_rate=attributes.frame_rate)
 
 

@@ -43,7 +43,6 @@ async def build(context: BuildContext) -> FrameCamera:
         return Picture(known.data, known.mime_type, known.width_px, known.height_px, time.time_ns())
 
     source = OnDemandSource(context.name, make, attributes.frame_rate)
-    source.start()
     return FrameCamera(context.name, source, frame_rate=attributes.frame_rate)
 
 

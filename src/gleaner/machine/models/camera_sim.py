@@ -63,19 +63,19 @@ async def build(context: BuildContext) -> FrameCamera:
         return jpeg_picture(draw.render(pose, world.time_s), attributes.quality, captured_at_ns)
 
     source = OnDemandSource(context.name, make, attributes.frame_rate)
-    source.start()
-    source.warm_up(renderer)
     intrinsics = IntrinsicParameters(
         width_px=lens.width_px, height_px=lens.height_px, focal_x_px=lens.focal_px, focal_y_px=lens.focal_px,
         center_x_px=lens.center_px[0], center_y_px=lens.center_px[1],
     )  # fmt: skip
-    return FrameCamera(
+    camera = FrameCamera(
         context.name,
         source,
         frame_rate=attributes.frame_rate,
         intrinsics=intrinsics,
         on_close=lambda: WORLDS.close(key),
     )
+    source.warm_up(renderer)
+    return camera
 
 
 SPEC = ModelSpec(

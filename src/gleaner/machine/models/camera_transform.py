@@ -6,20 +6,30 @@ is looked up by name at every frame: a missing one is an error of that read, and
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from grpclib import Status
 from pydantic import BaseModel, ConfigDict, Field
 from viam.components.camera import Camera
-from viam.media.video import NamedImage
+from viam.media.video import CameraMimeType, NamedImage
 from viam.proto.common import Geometry, ResponseMetadata
-from viam.proto.component.camera import DistortionParameters, GetPropertiesResponse, IntrinsicParameters
+from viam.proto.component.camera import GetPropertiesResponse
 from viam.services.vision import Vision
 
 from gleaner.machine.models import overlay
 from gleaner.machine.models.base import Attributes, BuildContext, Host, ModelSpec
-from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, SOURCE_NAME, check_source_filter, quality_field
+from gleaner.machine.models.frame_camera import (
+    CAMERA_CAPTURE,
+    SOURCE_NAME,
+    Distortion,
+    Intrinsics,
+    check_source_filter,
+    quality_field,
+)
+from gleaner.machine.models.photo_files import exif_orientation
 from gleaner.machine.models.pictures import BgrFrame, CameraProblem, SizedImage, decode_image, jpeg_picture
 
 NONE_OF_THESE = "VIAM_UNKNOWN"
@@ -94,23 +104,6 @@ Stage = Annotated[
 ]
 
 
-class Intrinsics(_Stage):
-    width_px: int = 0
-    height_px: int = 0
-    fx: float = 0
-    fy: float = 0
-    ppx: float = 0
-    ppy: float = 0
-
-
-class Distortion(_Stage):
-    rk1: float = 0
-    rk2: float = 0
-    rk3: float = 0
-    tp1: float = 0
-    tp2: float = 0
-
-
 class TransformAttributes(Attributes):
     source: str = Field(min_length=1, title="Camera", description="Name of the camera whose pictures are transformed.")
     pipeline: list[Stage] = Field(
@@ -142,72 +135,64 @@ class TransformCamera(Camera):
         timeout: float | None = None,
         **_: Any,
     ) -> tuple[Sequence[NamedImage], ResponseMetadata]:
-        from asyncio import to_thread
-
         check_source_filter(self.name, filter_source_names, SOURCE_NAME)
         images, metadata = await self._source.get_images(extra=dict(extra or {}), timeout=timeout)
         if not images:
             raise CameraProblem(f"camera {self.name}: its source {self._attributes.source} gave no picture")
-        frame = await to_thread(decode_image, images[0].data)
+        shown = _Shown(await to_thread(decode_image, images[0].data), images[0])
         for stage in self._attributes.pipeline:
-            frame = await self._run(stage, frame, timeout)
-        picture = await to_thread(jpeg_picture, frame, self._attributes.quality, metadata.captured_at.ToNanoseconds())
+            frame = await self._run(stage, shown, timeout)
+            shown = shown if frame is shown.frame else _Shown(frame)
+        captured_at_ns = metadata.captured_at.ToNanoseconds()
+        picture = await to_thread(jpeg_picture, shown.frame, self._attributes.quality, captured_at_ns)
         return [SizedImage(SOURCE_NAME, picture)], metadata
 
-    async def _run(self, stage: Stage, frame: BgrFrame, timeout: float | None) -> BgrFrame:
+    async def _run(self, stage: Stage, shown: _Shown, timeout: float | None) -> BgrFrame:
         match stage:
             case RotateStage():
-                return overlay.rotate(frame, stage.attributes.angle_degs)
+                return await to_thread(overlay.rotate, shown.frame, stage.attributes.angle_degs)
             case ResizeStage():
-                return overlay.resize(frame, stage.attributes.width_px, stage.attributes.height_px)
+                size = stage.attributes
+                return await to_thread(overlay.resize, shown.frame, size.width_px, size.height_px)
             case CropStage():
-                return _crop(self.name, frame, stage.attributes)
+                return await to_thread(_crop, self.name, shown.frame, stage.attributes)
             case DetectionsStage():
-                return await self._detections(stage.attributes, frame, timeout)
+                return await self._detections(stage.attributes, shown, timeout)
             case ClassificationsStage():
-                return await self._classifications(stage.attributes, frame, timeout)
+                return await self._classifications(stage.attributes, shown, timeout)
 
-    async def _detections(self, stage: DetectionsAttributes, frame: BgrFrame, timeout: float | None) -> BgrFrame:
+    async def _detections(self, stage: DetectionsAttributes, shown: _Shown, timeout: float | None) -> BgrFrame:
         vision = self._vision("source_detector cant find vision service", stage.detector_name)
-        image = await _as_image(frame)
+        image = await shown.image()
         found = await _ask(lambda: vision.get_detections(image, timeout=timeout), self.name, stage.detector_name)
-        wanted = {label.lower() for label in stage.valid_labels}
-        chosen = [
-            d
-            for d in found
-            if d.confidence >= stage.confidence_threshold and (not wanted or d.class_name.lower() in wanted)
-        ]
+        chosen = [d for d in found if _passes(d.class_name, d.confidence, stage)]
         boxes = [
             overlay.Box((d.x_min, d.y_min, d.x_max, d.y_max), f"{d.class_name}: {d.confidence:.2f}") for d in chosen
         ]
         try:
-            return overlay.draw_boxes(frame, boxes)
+            return await to_thread(overlay.draw_boxes, shown.frame, boxes)
         except ValueError as error:
             raise CameraProblem(
                 f"camera {self.name}: {stage.detector_name} gave an impossible box: {error}", Status.INTERNAL
             ) from error
 
     async def _classifications(
-        self, stage: ClassificationsAttributes, frame: BgrFrame, timeout: float | None
+        self, stage: ClassificationsAttributes, shown: _Shown, timeout: float | None
     ) -> BgrFrame:
         vision = self._vision("source_classifier can't find vision service", stage.classifier_name)
-        image = await _as_image(frame)
-        count = stage.max_classifications
+        image, count = await shown.image(), stage.max_classifications
         found = await _ask(
             lambda: vision.get_classifications(image, count, timeout=timeout), self.name, stage.classifier_name
         )
         best = sorted(found, key=lambda c: -c.confidence)[
             :count
-        ]  # the N best first, only then the threshold: as Viam does
-        wanted = {label.lower() for label in stage.valid_labels}
+        ]  # the N best first, only then the threshold, as Viam does
         lines = [
             f"{c.class_name}: {c.confidence:.2f}"
             for c in best
-            if c.confidence >= stage.confidence_threshold
-            and (not wanted or c.class_name.lower() in wanted)
-            and c.class_name != NONE_OF_THESE
+            if c.class_name != NONE_OF_THESE and _passes(c.class_name, c.confidence, stage)
         ]
-        return overlay.draw_lines(frame, lines)
+        return await to_thread(overlay.draw_lines, shown.frame, lines)
 
     def _vision(self, problem: str, name: str) -> Vision:
         service = self._host.resource(name, "vision")
@@ -224,24 +209,10 @@ class TransformCamera(Camera):
 
     async def get_properties(self, *, timeout: float | None = None, **_: Any) -> GetPropertiesResponse:
         answer = GetPropertiesResponse(supports_pcd=False, mime_types=["image/jpeg"])
-        inner, lens = self._attributes.intrinsic_parameters, self._attributes.distortion_parameters
-        if inner is not None:
-            answer.intrinsic_parameters.CopyFrom(
-                IntrinsicParameters(
-                    width_px=inner.width_px,
-                    height_px=inner.height_px,
-                    focal_x_px=inner.fx,
-                    focal_y_px=inner.fy,
-                    center_x_px=inner.ppx,
-                    center_y_px=inner.ppy,
-                )
-            )
-        if lens is not None:
-            answer.distortion_parameters.CopyFrom(
-                DistortionParameters(
-                    model="brown_conrady", parameters=[lens.rk1, lens.rk2, lens.rk3, lens.tp1, lens.tp2]
-                )
-            )
+        if self._attributes.intrinsic_parameters is not None:
+            answer.intrinsic_parameters.CopyFrom(self._attributes.intrinsic_parameters.message())
+        if self._attributes.distortion_parameters is not None:
+            answer.distortion_parameters.CopyFrom(self._attributes.distortion_parameters.message())
         return answer
 
     async def get_geometries(
@@ -253,11 +224,25 @@ class TransformCamera(Camera):
         return {"source": self._attributes.source, "steps": [stage.type for stage in self._attributes.pipeline]}
 
 
-async def _as_image(frame: BgrFrame) -> NamedImage:
-    """What the classifier is shown: high quality, for a second compression must not change what it sees."""
-    from asyncio import to_thread
+@dataclass(frozen=True)
+class _Shown:
+    """The frame between two steps, and the source's own bytes while nothing has changed it."""
 
-    return SizedImage(SOURCE_NAME, await to_thread(jpeg_picture, frame, 95, 0))
+    frame: BgrFrame
+    untouched: NamedImage | None = None
+
+    async def image(self) -> NamedImage:
+        """What the vision service is shown: the source's bytes where possible, so that the label here carries the very confidence
+        that the service gives for that camera everywhere else."""
+        source = self.untouched
+        if source is not None and source.mime_type == CameraMimeType.JPEG and exif_orientation(source.data) == 1:
+            return source
+        return SizedImage(SOURCE_NAME, await to_thread(jpeg_picture, self.frame, 95, 0))
+
+
+def _passes(label: str, confidence: float, stage: DetectionsAttributes | ClassificationsAttributes) -> bool:
+    wanted = {name.lower() for name in stage.valid_labels}
+    return confidence >= stage.confidence_threshold and (not wanted or label.lower() in wanted)
 
 
 async def _ask(call: Callable[[], Awaitable[Sequence[Any]]], camera: str, service: str) -> Sequence[Any]:

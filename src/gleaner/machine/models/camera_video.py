@@ -158,7 +158,6 @@ async def build(context: BuildContext) -> FrameCamera:
         raise FileNotFoundError(f"camera {context.name}: {attributes.video_path} is not a file: correct video_path")
     driver = VideoDriver(context.name, attributes)
     source = DriverSource(context.name, driver.run, context.log, max_age_s=0.5, join_s=READ_TIMEOUT_S + 2)
-    source.start()
     return FrameCamera(context.name, source)
 
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from viam.proto.component.camera import IntrinsicParameters
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
-from gleaner.machine.models.camera_transform import Distortion, Intrinsics
-from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, FrameCamera, quality_field
+from gleaner.machine.models.frame_camera import CAMERA_CAPTURE, Distortion, FrameCamera, Intrinsics, quality_field
 from gleaner.machine.models.frames import DeviceLost, DriverSource, Feed
 from gleaner.machine.models.pictures import Picture, encode_jpeg, jpeg_picture
 
@@ -211,21 +209,14 @@ async def build(context: BuildContext) -> FrameCamera:
     attributes: WebcamAttributes = context.attributes
     driver = WebcamDriver(context.name, attributes)
     source = DriverSource(context.name, driver.run, context.log, max_age_s=0.5, join_s=2.0)
-    source.start()
-    given = attributes.intrinsic_parameters
-    intrinsics = (
-        given
-        if given is None
-        else IntrinsicParameters(
-            width_px=given.width_px,
-            height_px=given.height_px,
-            focal_x_px=given.fx,
-            focal_y_px=given.fy,
-            center_x_px=given.ppx,
-            center_y_px=given.ppy,
-        )
+    inner, lens = attributes.intrinsic_parameters, attributes.distortion_parameters
+    return FrameCamera(
+        context.name,
+        source,
+        frame_rate=attributes.frame_rate,
+        intrinsics=inner.message() if inner else None,
+        distortion=lens.message() if lens else None,
     )
-    return FrameCamera(context.name, source, frame_rate=attributes.frame_rate, intrinsics=intrinsics)
 
 
 SPEC = ModelSpec(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from grpclib import Status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from viam.components.camera import Camera
 from viam.media.video import NamedImage
 from viam.proto.common import Geometry, ResponseMetadata
-from viam.proto.component.camera import GetPropertiesResponse, IntrinsicParameters
+from viam.proto.component.camera import DistortionParameters, GetPropertiesResponse, IntrinsicParameters
 
 from gleaner.machine.models.base import CaptureMethod
 from gleaner.machine.models.frames import FrameSource
@@ -65,17 +65,59 @@ def frame_rate_field(default: float, description: str = "Most pictures per secon
     )
 
 
+class Intrinsics(BaseModel):
+    """Of a pinhole camera, with Viam's names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    width_px: int = Field(default=0, ge=0, title="Width", json_schema_extra={"unit": "px"})
+    height_px: int = Field(default=0, ge=0, title="Height", json_schema_extra={"unit": "px"})
+    fx: float = Field(default=0, title="Focal length x", json_schema_extra={"unit": "px"})
+    fy: float = Field(default=0, title="Focal length y", json_schema_extra={"unit": "px"})
+    ppx: float = Field(default=0, title="Centre x", json_schema_extra={"unit": "px"})
+    ppy: float = Field(default=0, title="Centre y", json_schema_extra={"unit": "px"})
+
+    def message(self) -> IntrinsicParameters:
+        return IntrinsicParameters(
+            width_px=self.width_px,
+            height_px=self.height_px,
+            focal_x_px=self.fx,
+            focal_y_px=self.fy,
+            center_x_px=self.ppx,
+            center_y_px=self.ppy,
+        )
+
+
+class Distortion(BaseModel):
+    """Brown–Conrady: three radial and two tangential terms."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rk1: float = Field(default=0, title="Radial 1")
+    rk2: float = Field(default=0, title="Radial 2")
+    rk3: float = Field(default=0, title="Radial 3")
+    tp1: float = Field(default=0, title="Tangential 1")
+    tp2: float = Field(default=0, title="Tangential 2")
+
+    def message(self) -> DistortionParameters:
+        return DistortionParameters(
+            model="brown_conrady", parameters=[self.rk1, self.rk2, self.rk3, self.tp1, self.tp2]
+        )
+
+
 class FrameCamera(Camera):
-    """A viam-sdk camera on a FrameSource: one colour picture per read."""
+    """A viam-sdk camera on a FrameSource, which it starts and stops: one colour picture per read."""
 
     def __init__(self, name: str, source: FrameSource, *, frame_rate: float = 0.0, intrinsics: IntrinsicParameters | None = None,
-                 on_close: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+                 distortion: DistortionParameters | None = None, on_close: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         super().__init__(name)
         self.source = source
         self._frame_rate = frame_rate
         self._intrinsics = intrinsics
+        self._distortion = distortion
         self._on_close = on_close
         self._closed = False
+        source.start()
 
     async def get_images(
         self,
@@ -100,6 +142,7 @@ class FrameCamera(Camera):
             mime_types=["image/jpeg"],
             frame_rate=self._frame_rate,
             intrinsic_parameters=self._intrinsics,
+            distortion_parameters=self._distortion,
         )
 
     async def get_geometries(

@@ -182,7 +182,8 @@ class DriverSource(FrameSource):
     def start(self) -> None:
         if self._thread is None:
             self.state = SourceState.STARTING
-            self._thread = threading.Thread(target=self._run, name=f"camera-{self._name}")
+            # Daemon, though stop() joins it: a camera must not keep a machine alive whose main thread died.
+            self._thread = threading.Thread(target=self._run, name=f"camera-{self._name}", daemon=True)
             self._thread.start()
 
     async def read(self, timeout_s: float) -> Picture:
