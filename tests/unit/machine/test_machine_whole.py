@@ -131,6 +131,17 @@ async def test_a_restart_with_a_bad_version_runs_the_last_good_one(tmp_path: Pat
             assert "version 1 stays in use" in machine.graph.nodes[0].error
 
 
+async def test_a_proxy_is_not_asked_for_this_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with fake_app() as app, asyncio.timeout(30):
+        app.packages["org-signs-1"] = tarball(**{"model.onnx": "1"})
+        app.config = config(version="1")
+        async with machine_in(tmp_path / "m", local(app), World()) as machine:
+            await until(lambda: states(machine) == {"model": "ready"})
+            await next_json(await app.links.get(), "status")
+
+
 async def test_the_app_may_ask_for_a_restart(tmp_path: Path) -> None:
     async with fake_app() as app, asyncio.timeout(30), machine_in(tmp_path / "m", local(app), World()) as machine:
         websocket = await app.links.get()

@@ -18,8 +18,11 @@ from collections.abc import Callable, Mapping
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import google_crc32c
+
+from gleaner.machine.cloud.connection import is_loopback
 
 _CHUNK_BYTES = 256 * 1024
 #: Of silence, not of the whole download.
@@ -84,7 +87,10 @@ def _fetch(
 ) -> str:
     """Appends to the part what is missing; returns the checksum that the server promises."""
     request = urllib.request.Request(url, headers={**headers, **({"Range": f"bytes={have}-"} if have else {})})
-    opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=tls))
+    handlers = [_NoRedirects(), urllib.request.HTTPSHandler(context=tls)]
+    if is_loopback(urlsplit(url).hostname):
+        handlers.append(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(*handlers)
     with opener.open(request, timeout=_TIMEOUT_S) as response:
         start = have if response.status == 206 else 0
         left = int(response.headers.get("Content-Length") or 0)

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from gleaner import __version__
 from gleaner.machine.cloud.configuration import platform_name
-from gleaner.machine.cloud.connection import client_tls, http_credentials
+from gleaner.machine.cloud.connection import client_tls, http_credentials, is_loopback
 from gleaner.machine.cloud.pipes import Pipes
 from gleaner.machine.cloud.reachability import Reachability, backoff_s
 from gleaner.wire.link import MAX_FRAME_BYTES, PATH, STATUS_INTERVAL_S, Hello, Status, is_notice
@@ -85,6 +85,7 @@ class Link:
             ping_interval=10,
             ping_timeout=10,
             close_timeout=_CLOSE_TIMEOUT_S,
+            proxy=None if is_loopback(urlsplit(self._url).hostname) else True,
         ) as websocket:
             self._state.good()
             pipes = Pipes(self._socket_path, websocket.send)

@@ -128,7 +128,6 @@ class PackageManager:
         entry.become(PackageState.FAILED, f"it could not be loaded: {error}")
         self.on_change()
         if entry.rejected:
-            _LOG.error("package %s %s could not be loaded, the previous version stays in use: %s", name, version, error)
             entry.task = asyncio.create_task(self._look_again(), name=f"package {name} falls back")
 
     def reports(self) -> list[PackageReport]:
