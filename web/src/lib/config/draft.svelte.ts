@@ -2,6 +2,7 @@
 import { ApiError, api, seg } from "../api/client";
 import type { MachineConfig, PartConfig, Problem } from "../api/types";
 import { changes, merge, same } from "./merge";
+import type { Kind } from "./resources";
 
 const clone = (config: MachineConfig): MachineConfig => JSON.parse(JSON.stringify(config)) as MachineConfig;
 
@@ -78,6 +79,18 @@ export class ConfigDraft {
     this.load(theirs);
     if (how !== "theirs") this.config = clone(how === "mine" ? mine : config);
     return how === "merge" ? both : [];
+  }
+
+  /** `components[0].attributes.path` as people say it: `cam, path`. */
+  nameOf(path: string): string {
+    const found = /^(components|services)\[(\d+)\]\.?(.*)$/.exec(path);
+    const resource = found && this.config[found[1] as Kind]?.[Number(found[2])];
+    const tail = found?.[3]?.replace(/^(attributes|service_configs\[\d+\]\.attributes)\.?/, "") ?? path;
+    return resource ? [resource.name, tail].filter(Boolean).join(", ") : path || "the configuration";
+  }
+  /** The last failure was about values; once they are edited its sentence says nothing any more. */
+  get hadProblems() {
+    return (this.failure?.problems.length ?? 0) > 0;
   }
 
   problemAt(path: string): string {
