@@ -66,23 +66,33 @@ def _per_origin(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) ->
 def _joined(
     db: sa.Connection, chosen: list[Origin], wanted: ItemFilter, name: str, table: sa.Table, column: sa.Column[str]
 ) -> list[FacetValue]:
-    rows = sa.select(t.item.c.row).where(*conditions(db, wanted, chosen, without=name))
-    number = sa.func.count(sa.distinct(table.c.row))
-    query = sa.select(column, number).where(table.c.row.in_(rows)).group_by(column)
-    found = db.execute(query.order_by(number.desc()).limit(_MOST_VALUES))
-    return _sorted(FacetValue(value, value, n) for value, n in found)
+    counts = _counts(db, table, column, conditions(db, wanted, chosen, without=name))
+    return _sorted(FacetValue(value, value, n) for value, n in counts.most_common(_MOST_VALUES))
 
 
 def _datasets(db: sa.Connection, chosen: list[Origin], wanted: ItemFilter) -> list[FacetValue]:
-    member, number = t.dataset_item.c, sa.func.count()
-    rows = sa.select(t.item.c.row).where(*conditions(db, wanted, chosen, without="datasets"))
-    query = (
-        sa.select(member.dataset_id, t.dataset.c.name, number)
-        .join(t.dataset, t.dataset.c.id == member.dataset_id)
-        .where(member.row.in_(rows))
-        .group_by(member.dataset_id, t.dataset.c.name)
-    )
-    return _sorted(FacetValue(value, label, n) for value, label, n in db.execute(query.limit(_MOST_VALUES)))
+    where = conditions(db, wanted, chosen, without="datasets")
+    counts = _counts(db, t.dataset_item, t.dataset_item.c.dataset_id, where)
+    listed = dict(counts.most_common(_MOST_VALUES))
+    names = db.execute(sa.select(t.dataset.c.id, t.dataset.c.name).where(t.dataset.c.id.in_(listed)))
+    return _sorted(FacetValue(value, label, listed[value]) for value, label in names)
+
+
+def _counts(
+    db: sa.Connection, table: sa.Table, column: sa.Column[str], where: list[sa.ColumnElement[bool]]
+) -> Counter[str]:
+    """How many items that fulfil `where` have each value of `column`."""
+    is_unique = set(table.primary_key.columns) == {table.c.row, column}  # counting distinct rows costs twice as much
+    number = sa.func.count() if is_unique else sa.func.count(sa.distinct(table.c.row))
+    query = sa.select(column, number).group_by(column)
+    if len(where) > 1:
+        rows = sa.select(t.item.c.row).where(*where)
+        return Counter({str(value): int(n) for value, n in db.execute(query.where(table.c.row.in_(rows)))})
+    # Every living item: all minus the few deleted ones, which touches a hundredth of the rows.
+    deleted = sa.select(t.item.c.row).where(t.item.c.deleted_ns.is_not(None))
+    counts = Counter({str(value): int(n) for value, n in db.execute(query)})
+    counts.subtract({str(value): int(n) for value, n in db.execute(query.where(table.c.row.in_(deleted)))})
+    return +counts
 
 
 def _readings(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> list[FacetValue]:

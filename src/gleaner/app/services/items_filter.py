@@ -43,17 +43,14 @@ _MATCHES: dict[str, Callable[[ItemFilter, Origin], bool]] = {
     ),
     "components": lambda f, o: not f.component_names or o.component_name in f.component_names,
     "component_types": lambda f, o: (
-        not f.component_types or any(o.component_type in (w, _short(o, w)) for w in f.component_types)
+        not f.component_types
+        or o.component_type in f.component_types
+        or o.component_type.rpartition(":")[2] in f.component_types
     ),
     "methods": lambda f, o: not f.methods or o.method in f.methods,
     "mime_types": lambda f, o: not f.mime_types or o.mime_type in f.mime_types,
     "kinds": lambda f, o: not f.kinds or o.kind in f.kinds,
 }
-
-
-def _short(origin: Origin, wanted: str) -> str:
-    """The whole triplet when `wanted` is its last part."""
-    return origin.component_type if origin.component_type.rpartition(":")[2] == wanted else ""
 
 
 def matching(origins: Iterable[Origin], wanted: ItemFilter, *, without: str = "") -> list[Origin]:
