@@ -65,7 +65,9 @@ class TrainingRun:
             )
         _note_process(self._folder, process.pid)
         errors = threading.Thread(target=self._read_errors, args=(process,), name="training stderr")
+        reaper = threading.Thread(target=_reap, args=(process,), name="training exit")
         errors.start()
+        reaper.start()
         is_done, failure = False, None
         try:
             assert process.stdout is not None
@@ -74,8 +76,11 @@ class TrainingRun:
                 is_done = is_done or message.get("event") == "done"
                 failure = message if message.get("event") == "failed" else failure
                 on_message(message)
+                if is_done or failure:
+                    break
         finally:
             exit_code = self._end(process)
+            reaper.join()
             errors.join()
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
@@ -99,14 +104,12 @@ class TrainingRun:
             _signal_group(process.pid, signal.SIGKILL)
 
     def _end(self, process: subprocess.Popen[str]) -> int:
-        """Waits for the exit, by force if it does not come, and takes whatever the child itself started with it."""
+        """Waits for the exit, by force if it does not come."""
         try:
-            exit_code = process.wait(KILL_AFTER_S)
+            return process.wait(KILL_AFTER_S)
         except subprocess.TimeoutExpired:
             _signal_group(process.pid, signal.SIGKILL)
-            exit_code = process.wait()
-        _signal_group(process.pid, signal.SIGKILL)
-        return exit_code
+            return process.wait()
 
     def _read_errors(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -125,6 +128,12 @@ def kill_leftover(folder: Path) -> None:
             process.wait(KILL_AFTER_S)
     except (OSError, ValueError, KeyError, psutil.Error):
         return
+
+
+def _reap(process: subprocess.Popen[str]) -> None:
+    """Takes whatever the child itself started with it; until then its pipes would stay open."""
+    process.wait()
+    _signal_group(process.pid, signal.SIGKILL)
 
 
 def _note_process(folder: Path, pid: int) -> None:

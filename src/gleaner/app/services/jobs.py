@@ -67,6 +67,15 @@ class TrainingRequest:
     time_budget_s: float = DEFAULT_S
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run; `message` and `hint` only if it failed, PENDING if it is to start again."""
+
+    status: Status
+    message: str = ""
+    hint: str = ""
+
+
 class TrainingService:
     """`start` resumes the queue, `stop` ends the running child; jobs survive both."""
 
@@ -207,38 +216,52 @@ class TrainingService:
                 claimed = self._store.move(
                     job.id, Status.IN_PROGRESS, started_ns=self._clock_ns(), attempts=job.attempts + 1
                 )
-            try:
-                if claimed:
-                    self._execute(job, run, folder)
-            except Exception as error:  # the top of a job: whatever went wrong is the job's result
-                log.exception("training job %s failed in the app", job.id)
-                message = f"The app could not run this training: {error}"
-                self._fail(job.id, message, "Train again; the app's log has the details.")
-            finally:
-                with self._wake:
-                    self._running = None
-                shutil.rmtree(folder, ignore_errors=True)
+            if claimed:
+                self._finish(job, self._result(job, run, folder))
+            with self._wake:
+                self._running = None
 
-    def _execute(self, job: Job, run: TrainingRun, folder: Path) -> None:
+    def _result(self, job: Job, run: TrainingRun, folder: Path) -> Outcome:
+        """Runs the job. The pictures in its folder are gone before anyone is told the result."""
+        try:
+            return self._execute(job, run, folder)
+        except Exception as error:  # the top of a job: whatever went wrong is the job's result
+            log.exception("training job %s failed in the app", job.id)
+            message = f"The app could not run this training: {error}"
+            return Outcome(Status.FAILED, message, "Train again; the app's log has the details.")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _execute(self, job: Job, run: TrainingRun, folder: Path) -> Outcome:
         self._changed(job.id)
         execution = JobExecution(job, run, folder, self._store, self._events, self._clock_ns)
         execution.prepare(lambda: self._datasets.materialize_version(job.dataset_version_id, folder))
         result = execution.run()
-        now, current = self._clock_ns(), self._store.get(job.id)
-        if current is None:
-            return
-        if current.status is Status.CANCELING:
-            self._store.move(job.id, Status.CANCELED, ended_ns=now)
-        elif self._is_stopping and not result.is_done:
-            self._store.move(job.id, Status.PENDING, started_ns=None, metrics=[])
-        elif result.is_done:
-            new, content = execution.package()
-            self._packages.register(new, content)
-            progress = {"fraction": 1.0, "phase": "done", "eta_s": 0}
-            self._store.move(job.id, Status.COMPLETED, ended_ns=now, progress=progress)
-        else:
-            self._fail(job.id, *execution.explain(result))
-            return
+        current = self._store.get(job.id)
+        if current is None or current.status is Status.CANCELING:
+            return Outcome(Status.CANCELED)
+        if result.is_done:
+            self._packages.register(*execution.package())
+            return Outcome(Status.COMPLETED)
+        if self._is_stopping:
+            return Outcome(Status.PENDING)
+        return Outcome(Status.FAILED, *execution.explain(result))
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        if self._store.get(job.id) is None:
+            return  # its organization was deleted meanwhile
+        now = self._clock_ns()
+        match outcome.status:
+            case Status.FAILED:
+                self._fail(job.id, outcome.message, outcome.hint)
+                return
+            case Status.PENDING:
+                self._store.move(job.id, Status.PENDING, started_ns=None, metrics=[], attempts=job.attempts)
+            case Status.COMPLETED:
+                progress = {"fraction": 1.0, "phase": "done", "eta_s": 0}
+                self._store.move(job.id, Status.COMPLETED, ended_ns=now, progress=progress)
+            case _:
+                self._store.move(job.id, outcome.status, ended_ns=now)
         self._changed(job.id)
 
     def _next(self) -> Job | None:
