@@ -35,8 +35,7 @@ class Pages:
 
     def select_everything(self, count: int) -> None:
         """Ctrl-A once the gallery shows what the filter should match."""
-        self.page.get_by_text(re.compile(rf"^Images\s*{count}$")).first.wait_for(timeout=10 * SECONDS)
-        self.cells().first.wait_for()
+        expect(self.cells()).to_have_count(count, timeout=10 * SECONDS)
         self.page.keyboard.press("Control+a")
         expect(self.page.get_by_role("toolbar", name="Selected pictures")).to_contain_text(f"{count} selected")
 
