@@ -424,7 +424,7 @@ async def test_a_lost_link_comes_back(
     echo_socket: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(link_module, "backoff_s", lambda _attempt: 0.01)
+    monkeypatch.setattr(link_module, "backoff_s", lambda _attempt, **_limits: 0.01)
     async with fake_app() as app:
         link = Link(app.cloud, echo_socket, status, lambda _notice: None)
         async with running(link.run()), asyncio.timeout(20):

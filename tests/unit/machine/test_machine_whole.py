@@ -243,6 +243,9 @@ class FakeManager(Generic):
     async def sync(self) -> None:
         self.synced += 1
 
+    def sync_now(self) -> None:
+        self.synced += 1
+
     async def upload_binary_data_to_datasets(self, *upload: Any) -> None:
         self.uploads.append(upload)
 
@@ -278,3 +281,23 @@ async def test_the_data_manager_is_served_and_its_ledger_reported(tmp_path: Path
         assert manager.synced == 1
         assert manager.uploads == [(b"x", ["t"], ["d"], "image/png")]
         assert machine.status()["capture"]["backlog_files"] == 7
+
+
+async def test_sync_starts_at_once_when_the_app_asks_or_comes_back(tmp_path: Path) -> None:
+    async def build(context: BuildContext) -> FakeManager:
+        return FakeManager(context.name)
+
+    world = World()
+    world.specs.append(ModelSpec(DATA_MANAGER_API, "rdk:builtin:builtin", "Data", "", Attributes, build))
+    async with fake_app() as app, asyncio.timeout(30):
+        app.config = {"services": [{"api": DATA_MANAGER_API}], "network": NETWORK}
+        async with machine_in(tmp_path / "m", local(app), world) as machine:
+            await until(lambda: states(machine) == {"builtin": "ready"})
+            manager: Any = machine.graph.resource("builtin")
+            websocket = await app.links.get()
+            before = manager.synced
+            await websocket.send('{"type": "sync_now"}')
+            await until(lambda: manager.synced == before + 1)
+            await websocket.close()
+            await app.links.get()
+            await until(lambda: manager.synced == before + 2)

@@ -28,6 +28,8 @@ _LOG = logging.getLogger("gleaner.cloud.link")
 
 #: Changes closer together than this travel in one status.
 _MIN_STATUS_GAP_S = 0.1
+#: A person watching the page sees the machine back within this time after the app is back.
+_MOST_WAIT_S = 5.0
 #: An app that no longer reads must not delay the end of the machine.
 _CLOSE_TIMEOUT_S = 1.0
 #: A connection that lived this long was a good one: the next wait starts small again.
@@ -49,6 +51,7 @@ class Link:
         self._status = status
         self._on_notice = on_notice
         self._changed = asyncio.Event()
+        self.on_connect: Callable[[], None] = lambda: None
         self._url, self._tls = _endpoint(cloud)
         self._state = Reachability(_LOG, f"link to {self._url}")
 
@@ -72,7 +75,7 @@ class Link:
             except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
                 self._state.bad(getattr(error, "strerror", None) or str(error) or "no answer")
             attempt = 0 if loop.time() - started > _STABLE_S else attempt + 1
-            await asyncio.sleep(backoff_s(attempt))
+            await asyncio.sleep(backoff_s(attempt, most_s=_MOST_WAIT_S))
 
     async def _connect_once(self) -> None:
         headers = http_credentials(self._cloud)
@@ -88,6 +91,7 @@ class Link:
             proxy=None if is_loopback(urlsplit(self._url).hostname) else True,
         ) as websocket:
             self._state.good()
+            self.on_connect()
             pipes = Pipes(self._socket_path, websocket.send)
             reporter = asyncio.create_task(self._report(websocket), name="link status")
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ class CloudService:
         if self._link is not None:
             self._machine.graph.on_change(self._link.status_changed)
             self.packages.on_change = self._link.status_changed
+            self._link.on_connect = self._app_is_back
             self._machine.spawn(self._link.run(), "link to the app")
         else:
             _LOG.warning(
@@ -63,19 +63,23 @@ class CloudService:
             _LOG.info("the app asks for a restart")
             self._restart()
         elif kind == "sync_now":
-            self._machine.spawn(self._sync_now(), "sync on request of the app")
+            self._sync_now()
 
     def _restart(self) -> None:
         from gleaner.machine.machine import Exit
 
         self._machine.end(Exit.RESTART)
 
-    async def _sync_now(self) -> None:
+    def _app_is_back(self) -> None:
+        """What waits with growing pauses need not wait any longer."""
+        self._poller.poke()
+        self._sync_now()
+
+    def _sync_now(self) -> None:
         for node in self._machine.graph.nodes:
-            sync = getattr(node.instance, "sync", None)
-            if node.key.subtype == "data_manager" and sync is not None:
-                async with asyncio.timeout(60):
-                    await sync()
+            sync_now = getattr(node.instance, "sync_now", None)
+            if node.key.subtype == "data_manager" and sync_now is not None:
+                sync_now()
 
     def _is_package_used(self, name: str) -> bool:
         plans = [plan for node in self._machine.graph.nodes for plan in (node.plan, node.target) if plan is not None]
