@@ -41,7 +41,7 @@ class RunningApp:
 
 @contextmanager
 def running_app(data_dir: Path, **settings: object) -> Iterator[RunningApp]:
-    chosen = Settings(data_dir=data_dir, port=0, grpc_port=0, **settings)  # type: ignore[arg-type]
+    chosen = Settings.model_validate({"data_dir": data_dir, "port": 0, "grpc_port": 0, **settings})
     ready = threading.Event()
     found: list[AppContext] = []
     failure: list[BaseException] = []
@@ -56,7 +56,7 @@ def running_app(data_dir: Path, **settings: object) -> Iterator[RunningApp]:
         try:
             loop.run_until_complete(serve(chosen, stop, on_ready))
             loop.run_until_complete(loop.shutdown_default_executor())
-        except BaseException as err:
+        except BaseException as err:  # noqa: BLE001 - raised in the test
             failure.append(err)
         finally:
             loop.close()
@@ -73,9 +73,11 @@ def running_app(data_dir: Path, **settings: object) -> Iterator[RunningApp]:
         cookies = {"gleaner_session": session.token}
         with httpx.Client(base_url=context.addresses.web, cookies=cookies, timeout=30, trust_env=False) as client:
             yield RunningApp(context, context.auth.first_owner(), client)
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+        assert not failure
     finally:
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
         thread.join(60)
         assert not thread.is_alive()
-        assert not failure

@@ -29,6 +29,7 @@ router = APIRouter(prefix="/api/items", tags=["items"])
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 # Types a browser may show in place; everything else is downloaded, so that no uploaded page or SVG runs as ours.
 _SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "video/mp4", "audio/wav", "audio/mpeg")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _NO_PICTURE = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
     b'<rect width="320" height="240" fill="#8884"/><path d="M110 80h100v80H110zM110 150l30-35 22 24 14-14 34 35" '
@@ -118,11 +119,10 @@ def content(context: ContextDep, caller: CallerDep, row: int, request: Request) 
         return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
     start, length = part
     headers["content-length"] = str(length)
-    status = 200
-    if request.headers.get("range"):
-        headers["content-range"] = f"bytes {start}-{start + length - 1}/{size}"
-        status = 206
-    return StreamingResponse(found.read(start, length), status, headers)
+    if not _asks_for_range(request):
+        return StreamingResponse(found.read(0, size), 200, headers)
+    headers["content-range"] = f"bytes {start}-{start + length - 1}/{size}"
+    return StreamingResponse(found.read(start, length), 206, headers)
 
 
 @router.post("/tags")
@@ -169,9 +169,14 @@ def _download_headers(item: Item) -> dict[str, str]:
     }
 
 
+def _asks_for_range(request: Request) -> bool:
+    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    return match is not None and match.groups() != ("", "")
+
+
 def _range(header: str, size: int) -> tuple[int, int] | None:
-    """(start, length) of a single byte range, the whole for none or one this server does not know; None if unsatisfiable."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    """(start, length) of one byte range, the whole if none that this server knows is asked for; None if outside."""
+    match = _RANGE.fullmatch(header.strip())
     if not match or match.groups() == ("", ""):
         return 0, size
     first, last = match.groups()
