@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import threading
@@ -249,10 +250,12 @@ def test_a_restart_of_the_app_starts_the_job_again_once(training: Training) -> N
 
 
 def test_a_child_that_outlived_the_app_is_ended(tmp_path: Path) -> None:
-    process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    (tmp_path / "worker.pid").write_text(json.dumps({"pid": process.pid, "created": process.create_time()}))
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    created = psutil.Process(process.pid).create_time()
+    (tmp_path / "worker.pid").write_text(json.dumps({"pid": process.pid, "created": created}))
     kill_leftover(tmp_path)
-    assert not process.is_running()
+    assert not psutil.pid_exists(process.pid)
+    process.wait()
     (tmp_path / "worker.pid").write_text(json.dumps({"pid": os.getpid(), "created": 1.0}))
     kill_leftover(tmp_path)  # somebody else has that number now: still here to say so
 
