@@ -158,6 +158,6 @@ def _seconds(timestamp: object) -> float | None:
     if not isinstance(timestamp, str) or not timestamp:
         return None
     try:
-        return datetime.fromisoformat(timestamp.replace(" UTC", "+00:00")).timestamp()
+        return datetime.fromisoformat(timestamp.replace(" +0000 UTC", "+00:00")).timestamp()
     except ValueError:
         return None

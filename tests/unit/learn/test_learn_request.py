@@ -53,12 +53,14 @@ def test_examples_carry_only_chosen_labels_and_where_and_when(tmp_path: Path) ->
         line("2", "bird"),
         "",
         line("3", timestamp="soon"),
+        line("4", timestamp="2026-11-22 10:00:01.5 +0000 UTC"),
     ]
     run = write_run(tmp_path, lines)
     examples, skipped = read_examples(run, read_request(run))
-    assert [sorted(e.labels) for e in examples] == [["cat"], [], []]
+    assert [sorted(e.labels) for e in examples] == [["cat"], [], [], []]
     assert (examples[0].component, examples[0].taken_s) == ("p/cam", 1795341601.5)
     assert examples[2].taken_s is None
+    assert examples[3].taken_s == 1795341601.5
     assert not skipped
 
 

@@ -102,7 +102,6 @@ class MlModelVision(PictureVision):
         self._attributes = attributes
         self._fallback = fallback
         self._prepared: Prepared | None = None
-        self._preparing = asyncio.Lock()
         self._keep = LabelFilter(attributes.default_minimum_confidence, attributes.label_confidences)
         mean, std = attributes.input_image_mean_value, attributes.input_image_std_dev
         self._normalization = Normalization(tuple(mean), tuple(std), attributes.input_image_bgr)
@@ -152,11 +151,11 @@ class MlModelVision(PictureVision):
                 f"vision service {self.name}: ML model {self._attributes.mlmodel_name!r} is not ready",
                 Status.UNAVAILABLE,
             )
-        if self._prepared is None or self._prepared.model is not model:
-            async with self._preparing:
-                if self._prepared is None or self._prepared.model is not model:
-                    self._prepared = await self._probe(cast(MLModel, model))
-        return self._prepared
+        prepared = self._prepared
+        if prepared is None or prepared.model is not model:
+            # Two callers may both probe; that is harmless, and a lock would tie the service to one event loop.
+            self._prepared = prepared = await self._probe(cast(MLModel, model))
+        return prepared
 
     async def _probe(self, model: MLModel) -> Prepared:
         """Runs a grey picture through the model and sees which roles can make sense of the answer."""
