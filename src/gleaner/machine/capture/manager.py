@@ -241,8 +241,10 @@ class DataManager(DataManagerService):
             await supervisor.stop()
 
     async def _count_backlog(self) -> None:
-        await asyncio.to_thread(self._storage.count_backlog)
-        self._counted.set()
+        try:
+            await asyncio.to_thread(self._storage.count_backlog)
+        finally:
+            self._counted.set()
         if self._supervisor is not None:
             self._supervisor.start()
 
@@ -251,12 +253,18 @@ class DataManager(DataManagerService):
         while True:
             interval_s = self._settings.sync_interval_s
             await asyncio.sleep(interval_s if self._anything_sent else min(interval_s, FIRST_SYNC_INTERVAL_S))
-            supervisor = self._supervisor
-            if supervisor is None or self._settings.sync_disabled or not await self._may_sync():
-                continue
-            if supervisor.connected:  # while offline, readings go on filling files of full size
-                await asyncio.wrap_future(self._storage.writer.finish())
-            supervisor.request_pass()
+            try:
+                await self._scheduled_pass()
+            except Exception:  # noqa: BLE001 (the top of this task: without it captures would pile up in silence)
+                self._log.exception("a scheduled sync failed; the next one comes in %.0f s", interval_s)
+
+    async def _scheduled_pass(self) -> None:
+        supervisor = self._supervisor
+        if supervisor is None or self._settings.sync_disabled or not await self._may_sync():
+            return
+        if supervisor.connected:  # while offline, readings go on filling files of full size
+            await asyncio.wrap_future(self._storage.writer.finish())
+        supervisor.request_pass()
 
     async def _may_sync(self) -> bool:
         """The selective-sync sensor's word: only a true `should_sync` lets this round through."""

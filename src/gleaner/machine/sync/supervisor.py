@@ -93,7 +93,7 @@ class SyncSupervisor:
 
     def _send(self, text: bytes) -> None:
         process = self._process
-        if process is not None and process.stdin is not None and process.returncode is None:
+        if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.write(text)
 
     async def _run(self) -> None:
@@ -101,11 +101,14 @@ class SyncSupervisor:
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
-            code = await self._run_once()
+            try:
+                ending = f"the sync process ended with code {await self._run_once()}"
+            except OSError as error:  # no memory, no file descriptors: a state of the machine that passes
+                ending = f"the sync process cannot be started: {error}"
             if loop.time() - began_s > HEALTHY_AFTER_S:
                 backoff.reset()
-            self.connected, self.error = False, f"the sync process ended with code {code} and is started again"
-            self._log.error(self.error)
+            self.connected, self.error = False, f"{ending}; it is started again"
+            self._log.error("%s", self.error)
             self._fail_requests(self.error)
             await asyncio.sleep(backoff.next_s())
 
@@ -134,7 +137,12 @@ class SyncSupervisor:
             await _end(process)
 
     def _handle(self, text: bytes) -> None:
-        match json.loads(text):
+        try:
+            message = json.loads(text)
+        except ValueError:
+            self._log.info("sync: %s", text.decode(errors="replace").rstrip())  # a library that prints
+            return
+        match message:
             case {"type": "status", "connected": bool(connected), "error": str(error)}:
                 self.connected, self.error = connected, error
             case {"type": "pass", "started_ns": int(started_ns), "sent": int(sent)}:
