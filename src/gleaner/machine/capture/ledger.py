@@ -101,8 +101,13 @@ class LedgerStore:
             self._db.close()
             raise
 
+        # Its own connection: readers never wait, neither for this process's writes nor for the other one's.
+        self._read_lock = threading.Lock()
+        self._reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reader.close()
             self._db.close()
 
     def record(self, changes: Iterable[Change], leaving: Iterable[Leaving] = (), gone: Iterable[str] = ()) -> None:
@@ -121,12 +126,12 @@ class LedgerStore:
             self._db.executemany("DELETE FROM leaving WHERE path = ?", [(path,) for path in gone])
 
     def leaving(self) -> list[Leaving]:
-        with self._lock:
-            return [Leaving(*row) for row in self._db.execute("SELECT * FROM leaving")]
+        with self._read_lock:
+            return [Leaving(*row) for row in self._reader.execute("SELECT * FROM leaving")]
 
     def counts(self) -> dict[str, Counts]:
-        with self._lock:
-            rows = self._db.execute("SELECT * FROM counts").fetchall()
+        with self._read_lock:
+            rows = self._reader.execute("SELECT * FROM counts").fetchall()
         found: dict[str, Counts] = {}
         for directory, fate, reason, records, files, size_bytes in rows:
             counts = found.setdefault(directory, Counts())
