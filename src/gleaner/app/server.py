@@ -156,7 +156,8 @@ def _only_app_of(data_dir: Path) -> Iterator[None]:
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named protocol: asyncio turns Nagle off only then, and a small answer would wait 40 ms for the other side's ack.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
