@@ -177,6 +177,12 @@ async def test_get_images_makes_one_blob_of_each_picture_with_the_cameras_time()
     assert blobs[1].annotations == b""
 
 
+async def test_the_only_picture_of_a_camera_is_not_labelled_with_its_source() -> None:
+    camera = Answering(get_images=([NamedImage("color", picture(), JPEG)], CAPTURED_AT))
+    [blob] = await read("rdk:component:camera", "GetImages", camera)
+    assert blob.annotations == b""
+
+
 async def test_read_image_takes_the_wanted_type_when_the_camera_has_it() -> None:
     images = [NamedImage("a", picture(extension=".png"), PNG), NamedImage("b", picture(), JPEG)]
     [blob] = await read("rdk:component:camera", "ReadImage", Answering(get_images=(images, ResponseMetadata())))

@@ -47,13 +47,17 @@ async def read_image(call: Call) -> list[Blob]:
 
 
 async def get_images(call: Call) -> list[Blob]:
-    """Every picture a blob of its own, labelled with its source's name where there is one."""
+    """Every picture a blob of its own, labelled with its source's name where the camera has several.
+
+    Viam labels a single picture too; then the label says nothing and only looks like something that was recognised.
+    """
     names = call.params.get("filter_source_names")
     images, metadata = await call.resource.get_images(filter_source_names=names, extra=call.extra)
     received_ns = _captured_at_ns(metadata)
     blobs = []
     for image in images:
-        label = Annotations(classifications=[Classification(label=image.name)]) if image.name else Annotations()
+        is_one_of_several = len(images) > 1 and image.name
+        label = Annotations(classifications=[Classification(label=image.name)] if is_one_of_several else [])
         mime_type = str(image.mime_type)
         blobs.append(Blob(image.data, mime_type, "", label.SerializeToString(), received_ns))
     return blobs
