@@ -11,12 +11,12 @@ from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.services.packages import Package, PackageService
 
 router = APIRouter()
+_PATH = "/api/packages/{organization_id}/{name}/{version}.tar.gz"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
-@router.api_route(
-    "/api/packages/{organization_id}/{name}/{version}.tar.gz", methods=["GET", "HEAD"], response_class=Response
-)
+@router.head(_PATH, response_class=Response, include_in_schema=False)
+@router.get(_PATH, response_class=Response)
 def download(
     organization_id: str, name: str, version: str, request: Request, context: ContextDep, caller: CallerDep
 ) -> Response:
