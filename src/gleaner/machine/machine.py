@@ -79,11 +79,12 @@ class Machine:
     async def apply(self, config: MachineConfig) -> None:
         """Follow a configuration. Raises ListenProblem only from a machine without an app, when it first starts."""
         async with self._apply_lock:
+            if self.cloud is not None:
+                # Before `config` is visible: a package that arrives meanwhile makes the graph look at it.
+                self.cloud.packages.configure(config.packages)
             self.host.config = config
             self._context.configured_at = datetime.now(UTC)
             await self._listen(config)
-            if self.cloud is not None:
-                self.cloud.packages.configure(config.packages)
             await self.graph.apply(config)
             self.configured.set()
 

@@ -143,12 +143,34 @@ async def test_a_machine_starts_with_its_packages_without_the_app(tmp_path: Path
     async with fake_app() as other:
         other.grpc_port = 1  # nobody listens there
         bench = Bench(other, tmp_path / "packages")
-        bench.manager.configure([package("1")])
+        await bench.bring("1")
+        assert bench.state() is PackageState.LOADING
         location = bench.manager.locate("signs", "")
         assert location is not None and location.folder is not None
         assert location.folder.name == "org-signs-1"
         await bench.manager.close()
         bench.connection.close()
+
+
+async def test_going_back_to_an_older_version_keeps_it(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        for version in ("1", "2", "1", "2"):
+            await bench.bring(version)
+            bench.manager.loaded("signs", version)
+            assert (bench.root / "signs" / "model.onnx").read_text() == f"model {version}"
+        await until(lambda: len(list(bench.root.glob("data/ml_model/*.status.json"))) == 1)
+        assert (bench.root / "signs" / "model.onnx").read_text() == "model 2"
+
+
+def test_a_full_disk_is_not_the_packages_fault(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(tarball(a="x"))
+    blocked = tmp_path / "blocked"
+    blocked.mkdir(mode=0o500)
+    (blocked / "target").touch()  # a file where the folder must go stands in for a disk that refuses
+    with pytest.raises(DownloadInterrupted, match="cannot be unpacked into"):
+        unpack(archive, blocked / "target")
+    assert archive.exists()
 
 
 async def test_latest_becomes_a_concrete_version(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ class AppConnection:
             raise ConfigProblem([("cloud.app_address", problem)])
         tls = parts.scheme == "https"
         self.address = f"{parts.hostname}:{parts.port or (443 if tls else 80)}"
+        #: Credentials would cross a network in the clear.
+        self.is_exposed = not tls and not is_loopback(parts.hostname)
         self._cloud = cloud
         self._channel = Channel(
             parts.hostname, parts.port or (443 if tls else 80), ssl=_grpc_tls(cloud) if tls else None

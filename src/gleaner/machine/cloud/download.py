@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import http.client
 import os
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Mapping
 from email.message import Message
 from pathlib import Path
@@ -132,7 +134,8 @@ def _verify(part: Path, expected: str, url: str) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Replace `target` by the archive's content, whole or not at all. Raises PackageDamaged."""
+    """Replace `target` by the archive's content, whole or not at all. Raises PackageDamaged, or DownloadInterrupted when
+    the disk is the trouble."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -142,8 +145,12 @@ def unpack(archive: Path, target: Path) -> None:
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PackageDamaged(f"the package cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise DownloadInterrupted(
+            f"the package cannot be unpacked into {target.parent}: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     with contextlib.suppress(OSError):

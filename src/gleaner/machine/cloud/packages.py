@@ -10,10 +10,11 @@ import asyncio
 import logging
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from viam.proto.app.packages import GetPackageRequest, GetPackageResponse, PackageServiceStub, PackageType
@@ -74,8 +75,10 @@ class PackageManager:
         self._reapply = reapply
         self._is_used = is_used
         self._entries: dict[str, _Entry] = {}
-        self._loop = asyncio.get_running_loop()
-        self._retired: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._disk = asyncio.Lock()
+        """Held while versions appear and disappear, so that none is removed that was just chosen."""
         self.on_change: Callable[[], None] = lambda: None
 
     # -- what the machine asks ----------------------------------------------------------------------------------
@@ -89,10 +92,6 @@ class PackageManager:
         for name, package in wanted.items():
             if name not in self._entries:
                 entry = self._entries[name] = _Entry(package, package.version)
-                folder = self._store.folder(package, package.version)
-                if package.version != "latest" and self._store.is_complete(folder):
-                    entry.folder = folder
-                    entry.become(PackageState.LOADING)
                 entry.task = asyncio.create_task(self._bring(entry), name=f"package {name}")
         self.on_change()
 
@@ -117,7 +116,7 @@ class PackageManager:
         entry.become(PackageState.READY)
         _LOG.info("package %s %s is in use", name, version)
         self.on_change()
-        self._clean()
+        self._start(self._clean(), "remove old packages")
 
     def rejected(self, name: str, version: str, error: str) -> None:
         entry = self._entries.get(name)
@@ -128,7 +127,7 @@ class PackageManager:
         entry.become(PackageState.FAILED, f"it could not be loaded: {error}")
         self.on_change()
         if entry.rejected:
-            entry.task = asyncio.create_task(self._look_again(), name=f"package {name} falls back")
+            self._start(self._look_again(), f"package {name} falls back")
 
     def reports(self) -> list[PackageReport]:
         return [
@@ -146,16 +145,18 @@ class PackageManager:
         ]
 
     async def close(self) -> None:
+        self._is_closed = True
         for entry in self._entries.values():
             self._retire(entry)
         self._entries = {}
-        if self._retired:
-            await asyncio.wait(self._retired)
+        if self._background:
+            await asyncio.wait(self._background)
 
     # -- bringing one package -----------------------------------------------------------------------------------
 
     async def _bring(self, entry: _Entry) -> None:
         attempt = 0
+        await self._use_what_is_here(entry)
         while entry.folder is None:
             try:
                 await self._download(entry)
@@ -178,6 +179,14 @@ class PackageManager:
         if not self._is_used(entry.config.name):
             self.loaded(entry.config.name, entry.version)
 
+    async def _use_what_is_here(self, entry: _Entry) -> None:
+        """A version that was downloaded earlier needs no app."""
+        async with self._disk:
+            folder = self._store.folder(entry.config, entry.version)
+            if entry.version != "latest" and self._store.is_complete(folder):
+                entry.folder = folder
+                entry.become(PackageState.LOADING)
+
     async def _download(self, entry: _Entry) -> None:
         package = entry.config
         request = GetPackageRequest(
@@ -186,19 +195,26 @@ class PackageManager:
         response: GetPackageResponse = await self._connection.call(PackageServiceStub, "GetPackage", request)
         version, url = response.package.info.version or package.version, response.package.url
         folder = self._store.folder(package, version)
+        archive = None
         if not self._store.is_complete(folder):
-            await asyncio.to_thread(self._fetch, entry, url, folder, version)
-        entry.version, entry.folder = version, folder
-        entry.become(PackageState.LOADING)
+            archive = await asyncio.to_thread(self._fetch, entry, url)
+        async with self._disk:
+            if archive is not None:
+                await asyncio.to_thread(self._unpack, entry, archive, folder, version)
+            entry.version, entry.folder = version, folder
+            entry.become(PackageState.LOADING)
 
-    def _fetch(self, entry: _Entry, url: str, folder: Path, version: str) -> None:
+    def _fetch(self, entry: _Entry, url: str) -> Path:
         """In a worker thread."""
 
         def progress(done: int, total: int) -> None:
             entry.bytes_downloaded, entry.total_bytes = done, total
 
         headers = http_credentials(self._cloud) if self._is_app(url) else {}
-        archive = download(url, headers, self._store.parts, tls=self._tls(url), progress=progress, stop=entry.stop)
+        return download(url, headers, self._store.parts, tls=self._tls(url), progress=progress, stop=entry.stop)
+
+    def _unpack(self, entry: _Entry, archive: Path, folder: Path, version: str) -> None:
+        """In a worker thread."""
         unpack(archive, folder)
         self._store.mark_complete(folder, entry.config, version)
 
@@ -219,11 +235,18 @@ class PackageManager:
         entry.stop.set()
         if entry.task is not None and not entry.task.done():
             entry.task.cancel()
-            self._retired.add(entry.task)
-            entry.task.add_done_callback(self._retired.discard)
+            self._background.add(entry.task)
+            entry.task.add_done_callback(self._background.discard)
 
-    def _clean(self) -> None:
+    async def _clean(self) -> None:
         """Disk space comes back once everything configured runs."""
-        if all(entry.state is PackageState.READY for entry in self._entries.values()):
+        async with self._disk:
+            if self._is_closed or not all(entry.state is PackageState.READY for entry in self._entries.values()):
+                return
             folders = [entry.folder for entry in self._entries.values() if entry.folder is not None]
-            self._loop.run_in_executor(None, self._store.remove_unused, list(self._entries), folders)
+            await asyncio.to_thread(self._store.remove_unused, list(self._entries), folders)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -37,6 +37,10 @@ class CloudService:
 
     async def start(self) -> None:
         logging.getLogger().addHandler(self._logs)
+        if self._connection.is_exposed:
+            _LOG.warning(
+                "cloud.app_address is http to another computer: this machine's secret travels unencrypted; use https"
+            )
         self._machine.spawn(self._poller.run(), "configuration from the app")
         self._machine.spawn(self._logs.run(), "logs to the app")
         if self._link is not None:
