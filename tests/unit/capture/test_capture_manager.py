@@ -295,6 +295,15 @@ async def test_asking_for_sync_without_an_app_says_what_to_do(machine: Machine, 
         await manager.sync()
 
 
+async def test_a_cloud_section_without_the_apps_web_address_is_named(
+    machine: Machine, build: Build, app: StandInApp
+) -> None:
+    machine.configure(app=app)
+    machine.cloud.web_address = ""
+    manager = await build()
+    assert "web_address" in manager.ledger()["sync_error"]
+
+
 async def test_a_new_secret_reconnects(machine: Machine, build: Build, app: StandInApp) -> None:
     machine.configure(component("imu", "sensor", method()), app=app)
     machine.cloud.secret = "old"

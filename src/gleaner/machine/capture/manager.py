@@ -203,9 +203,7 @@ class DataManager(DataManagerService):
 
     def _require_supervisor(self) -> SyncSupervisor:
         if self._supervisor is None:
-            raise NotSynced(
-                "this machine is not connected to an app: add the `cloud` section that the app shows for it"
-            )
+            raise NotSynced(self._why_no_app())
         return self._supervisor
 
     async def _apply_cloud(self, cloud: CloudConfig | None) -> None:
@@ -215,7 +213,7 @@ class DataManager(DataManagerService):
         await self._stop_sync()
         self._sync_settings = settings
         if settings is None:
-            self._log.info("no app is configured: captures stay in %s", self._settings.capture_dir)
+            self._log.info("%s", self._why_no_app())
             return
         self._supervisor = SyncSupervisor(settings, self._log, self._note_pass)
         if self._counted.is_set():
@@ -298,10 +296,21 @@ class DataManager(DataManagerService):
 
     def _sync_error(self) -> str:
         if self._supervisor is None:
-            return f"no app is configured (no cloud section): captures stay in {self._settings.capture_dir}"
+            return self._why_no_app()
         if self._settings.sync_disabled:
             return "sync is disabled in the data manager's configuration"
         return "" if self._supervisor.connected else self._supervisor.error
+
+    def _why_no_app(self) -> str:
+        missing = (
+            "`cloud` section"
+            if self._host is None or self._host.cloud is None
+            else "`web_address` in the `cloud` section"
+        )
+        return (
+            f"no app is configured (no {missing}), captures stay in {self._settings.capture_dir}: "
+            "copy the configuration that the app shows for this machine"
+        )
 
     async def get_status(self, *, timeout: float | None = None, **kwargs: Any) -> Mapping[str, Any]:
         return self.ledger()
