@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,15 @@ async def until(check: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not check():  # noqa: ASYNC110 - anything may be waited for, not only events
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(work: Any) -> AsyncIterator[None]:
+    """Something that runs until the block ends, and must not have failed by then."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or task.exception() is None, task.exception()
