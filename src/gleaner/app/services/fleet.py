@@ -1,4 +1,4 @@
-"""Organizations, locations, machines and their parts: who may see and change them, and where each stands."""
+"""Machines and their parts: who may see and change them, and where each stands. Places are `fleet_places.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services import fleet_tables as t
 from gleaner.app.services.fleet_config import ConfigStore
+from gleaner.app.services.fleet_places import PlaceService, checked_name
 from gleaner.app.services.fleet_presence import Presence
-from gleaner.app.services.fleet_values import Location, Machine, Organization, Part, Place, iso
+from gleaner.app.services.fleet_values import Machine, Part, Place, iso
 from gleaner.app.services.tokens import hash_secret, new_secret
 
 MOST_SECRETS = 2
@@ -35,80 +36,16 @@ _PLACE = (
 )
 
 
-class FleetService:
+class FleetService(PlaceService):
     """`presence` and `configs` may be used directly by code that has already checked its caller."""
 
     def __init__(self, database: Database, events: EventBus, clock_ns: Callable[[], int] = time.time_ns) -> None:
-        self._database = database
+        super().__init__(database, clock_ns)
         self._events = events
-        self._clock_ns = clock_ns
         self.presence = Presence(database, clock_ns)
         self.configs = ConfigStore(database, clock_ns)
         self.config_listeners: list[Callable[[str, str], None]] = []
         """Called with (part id, served revision) after a configuration changed; must not block."""
-
-    # Organizations and locations
-
-    def organizations(self, caller: Caller) -> list[Organization]:
-        with self._database.read() as db:
-            rows = db.execute(sa.select(t.organization).where(t.organization.c.id.in_(caller.organization_ids())))
-            return [Organization(r["id"], r["name"], _role(caller, r["id"]), r["created_ns"]) for r in rows.mappings()]
-
-    def organization(self, caller: Caller, organization_id: str) -> Organization:
-        found = [o for o in self.organizations(caller) if o.id == organization_id]
-        if not found:
-            raise NotFound(f"there is no organization {organization_id}", "List the organizations to see its id.")
-        return found[0]
-
-    def rename_organization(self, caller: Caller, organization_id: str, name: str) -> Organization:
-        caller.require(organization_id, owner=True, what="the organization")
-        with self._database.write() as db:
-            db.execute(t.organization.update().where(t.organization.c.id == organization_id).values(name=_name(name)))
-        return self.organization(caller, organization_id)
-
-    def locations(self, caller: Caller, organization_id: str) -> list[Location]:
-        self.organization(caller, organization_id)
-        count = sa.select(sa.func.count()).where(t.machine.c.location_id == t.location.c.id).scalar_subquery()
-        wanted = sa.select(t.location, count.label("machines")).where(t.location.c.organization_id == organization_id)
-        with self._database.read() as db:
-            rows = db.execute(wanted.order_by(t.location.c.created_ns)).mappings().all()
-        seen = [Location(r["id"], r["name"], organization_id, r["machines"], r["created_ns"]) for r in rows]
-        inside = {grant.location_id for grant in caller.grants} | {caller.location_id}
-        return [one for one in seen if caller.role_on(organization_id, one.id) or one.id in inside]
-
-    def location(self, caller: Caller, location_id: str) -> Location:
-        with self._database.read() as db:
-            wanted = sa.select(t.location.c.organization_id).where(t.location.c.id == location_id)
-            organization_id = db.scalar(wanted)
-        if organization_id in caller.organization_ids():
-            for found in self.locations(caller, organization_id):
-                if found.id == location_id:
-                    return found
-        raise NotFound(f"there is no location {location_id}", "List the organization's locations to see its id.")
-
-    def create_location(self, caller: Caller, organization_id: str, name: str) -> Location:
-        caller.require(organization_id, owner=True, what="the organization's locations")
-        row = {"id": str(uuid.uuid4()), "organization_id": organization_id, "name": _name(name)}
-        with self._database.write() as db:
-            db.execute(t.location.insert().values(**row, created_ns=self._clock_ns()))
-        return self.location(caller, row["id"])
-
-    def rename_location(self, caller: Caller, location_id: str, name: str) -> Location:
-        known = self.location(caller, location_id)
-        caller.require(known.organization_id, location_id, owner=True, what=f"the location {known.name}")
-        with self._database.write() as db:
-            db.execute(t.location.update().where(t.location.c.id == location_id).values(name=_name(name)))
-        return self.location(caller, location_id)
-
-    def delete_location(self, caller: Caller, location_id: str) -> None:
-        known = self.location(caller, location_id)
-        caller.require(known.organization_id, owner=True, what=f"the location {known.name}")
-        if known.machine_count:
-            raise Conflict(
-                f"{known.name} still has {known.machine_count} machines", "Move or delete its machines first."
-            )
-        with self._database.write() as db:
-            db.execute(t.location.delete().where(t.location.c.id == location_id))
 
     # Machines
 
@@ -132,7 +69,7 @@ class FleetService:
         """A machine with its main part and an empty configuration."""
         place = self.location(caller, location_id)
         caller.require(place.organization_id, location_id, owner=True, what=f"the location {place.name}")
-        machine_id, part_id, now, name = str(uuid.uuid4()), str(uuid.uuid4()), self._clock_ns(), _name(name)
+        machine_id, part_id, now, name = str(uuid.uuid4()), str(uuid.uuid4()), self._clock_ns(), checked_name(name)
         with self._database.write() as db:
             self._require_free(db, location_id, name)
             db.execute(
@@ -155,7 +92,7 @@ class FleetService:
             caller.require(target.organization_id, location_id, owner=True, what=f"the location {target.name}")
             if target.organization_id != known.organization_id:
                 raise InvalidInput("a machine cannot move to another organization", "Make a new machine there.")
-        values = {"name": _name(name or known.name), "location_id": location_id or known.location_id}
+        values = {"name": checked_name(name or known.name), "location_id": location_id or known.location_id}
         with self._database.write() as db:
             if (values["name"], values["location_id"]) != (known.name, known.location_id):
                 self._require_free(db, values["location_id"], values["name"])
@@ -199,13 +136,13 @@ class FleetService:
         self._owned_machine(caller, machine_id)
         part_id = str(uuid.uuid4())
         with self._database.write() as db:
-            _insert_part(db, part_id, machine_id, _name(name), is_main=False, now=self._clock_ns())
+            _insert_part(db, part_id, machine_id, checked_name(name), is_main=False, now=self._clock_ns())
         return self.part(caller, part_id)
 
     def rename_part(self, caller: Caller, part_id: str, name: str) -> Part:
         self.part(caller, part_id, owner=True)
         with self._database.write() as db:
-            db.execute(t.part.update().where(t.part.c.id == part_id).values(name=_name(name)))
+            db.execute(t.part.update().where(t.part.c.id == part_id).values(name=checked_name(name)))
         return self.part(caller, part_id)
 
     def delete_part(self, caller: Caller, part_id: str) -> None:
@@ -399,18 +336,6 @@ class FleetService:
 
     def _machine_changed(self, organization_id: str, machine_id: str) -> None:
         self._events.publish(Event("machine_changed", organization_id, {"machine_id": machine_id}))
-
-
-def _name(name: str) -> str:
-    name = name.strip()
-    if not 1 <= len(name) <= 100:
-        raise InvalidInput("a name has 1 to 100 characters", "Type a short name.")
-    return name
-
-
-def _role(caller: Caller, organization_id: str) -> str:
-    role = caller.role_on(organization_id)
-    return role.value if role else ""
 
 
 def _may_see(caller: Caller, place: Place) -> bool:

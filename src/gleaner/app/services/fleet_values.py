@@ -50,8 +50,8 @@ class Machine:
 
     @classmethod
     def from_row(cls, row: sa.RowMapping, parts: list[Part]) -> Machine:
-        names = ("id", "name", "location_id", "location_name", "organization_id", "created_ns")
-        return cls(*(row[name] for name in names), parts=parts)
+        place = row["location_id"], row["location_name"], row["organization_id"]
+        return cls(row["id"], row["name"], *place, row["created_ns"], parts)
 
     @property
     def main(self) -> Part:

@@ -179,7 +179,9 @@ class JobStore:
 
     def add_lines(self, job_id: str, lines: list[tuple[int, str, str]]) -> list[JobLine]:
         """Stores (time, level, message) lines."""
-        rows = [{"job_id": job_id, "time_ns": t, "level": level, "message": text[:16_000]} for t, level, text in lines]
+        rows: list[dict[str, Any]] = [
+            {"job_id": job_id, "time_ns": t, "level": level, "message": text[:16_000]} for t, level, text in lines
+        ]
         with self._database.write() as db:
             ids = db.scalars(training_log.insert().returning(training_log.c.id, sort_by_parameter_order=True), rows)
             return [
