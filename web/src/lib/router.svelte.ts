@@ -1,27 +1,15 @@
 /** A tiny history router: typed params, pages loaded on demand, one guard for unsaved work. */
 import type { Component } from "svelte";
+import { compile, type Params } from "./paths";
 
-export type Params = Record<string, string>;
+export type { Params };
+
 // Pages declare their own props; the router hands each one the params of its path.
 type Page = { default: Component<any> };
 export type Route = { path: string; title: string; load: () => Promise<Page> };
 type Match = { route: Route; params: Params };
 /** Answers whether leaving is fine; may ask the user. */
 export type Guard = (to: string) => boolean | Promise<boolean>;
-
-/** `/machines/:id/:tab(configure|control)` → a matcher; `(a|b)` limits what a param may be. */
-export function compile(pattern: string): (path: string) => Params | null {
-  const names: string[] = [];
-  const source = pattern.replace(/:(\w+)(\([^)]*\))?/g, (_, name: string, choice?: string) => {
-    names.push(name);
-    return choice ?? "([^/]+)";
-  });
-  const expression = new RegExp(`^${source}/?$`);
-  return (path) => {
-    const found = expression.exec(path);
-    return found && Object.fromEntries(names.map((name, i) => [name, decodeURIComponent(found[i + 1] ?? "")]));
-  };
-}
 
 class Router {
   path = $state(location.pathname);

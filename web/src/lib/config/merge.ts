@@ -1,6 +1,6 @@
 /** Comparing and joining configurations, resource by resource. */
 import type { MachineConfig, ResourceConfig } from "../api/types";
-import { KINDS, type Kind } from "./resources";
+import { KINDS, type Kind } from "./resources.ts";
 
 /** Equal whatever the order of keys. */
 export function same(a: unknown, b: unknown): boolean {

@@ -86,6 +86,7 @@ export function shownDefault(value: unknown): string {
 /** A value to begin with: defaults are left out, the machine knows them; required choices get their first option. */
 export function starter(schema: JsonSchema, root: JsonSchema): unknown {
   const resolved = resolve(schema, root);
+  if (resolved.const !== undefined) return resolved.const;
   const shape = shapeOf(resolved, root);
   switch (shape.kind) {
     case "object":
@@ -108,7 +109,7 @@ export function starter(schema: JsonSchema, root: JsonSchema): unknown {
     case "json":
       return resolved.default ?? (resolved.type === "array" ? [] : {});
     default:
-      return resolved.const ?? resolved.default ?? "";
+      return resolved.default ?? "";
   }
 }
 

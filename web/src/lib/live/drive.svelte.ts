@@ -1,18 +1,9 @@
 /** Driving a base: what is held down becomes a direction, sent again and again, because silence means stop. */
 import { liveAddress } from "./frame";
+import { power, type Direction } from "./power";
 
 /** The app stops the base after 600 ms of silence (docs/architecture.md, Live WebSocket). */
 const RESEND_MS = 200;
-
-export type Direction = "forward" | "back" | "left" | "right";
-export const KEYS: Record<string, Direction> = { w: "forward", arrowup: "forward", s: "back", arrowdown: "back", a: "left", arrowleft: "left", d: "right", arrowright: "right" };
-
-/** Held directions at a speed of 0–1 → linear and angular power; left turns are positive, as in Viam's base API. */
-export function power(held: ReadonlySet<Direction>, speed: number): { linear: number; angular: number } {
-  const linear = Number(held.has("forward")) - Number(held.has("back"));
-  const angular = Number(held.has("left")) - Number(held.has("right"));
-  return { linear: linear * speed, angular: angular * speed };
-}
 
 export class Drive {
   state = $state<"connecting" | "ready" | "lost">("connecting");
