@@ -24,7 +24,7 @@ from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.ids import capture_id
 from gleaner.wire.sync_frames import Ack, Batch, Entry, EntryKind, Status, decode, encode
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("GLEANER_FAULT_ROUNDS", "5"))
 SENDERS = 3
 PER_BATCH = 8
 HEADER = encode_header(

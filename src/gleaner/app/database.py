@@ -15,6 +15,14 @@ import sqlalchemy as sa
 
 metadata = sa.MetaData()
 
+#: The newest revision in `migrations/versions`; a test keeps it so. A new database is made in this shape at once.
+SCHEMA_VERSION = "0001"
+_version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+
+
+class NewerSchema(Exception):
+    """The data was made by a newer Gleaner; the message says what to do. The app refuses to start."""
+
 
 class Database:
     """Connections for services. `read()` and `write()` are context managers that yield a SQLAlchemy connection."""
@@ -53,7 +61,21 @@ class Database:
         return cls(sa.create_engine(url, pool_pre_ping=True))
 
     def create_tables(self) -> None:
+        """Brings the schema to this version: makes it, or migrates an older one. Raises NewerSchema."""
+        version = self._schema_version()
+        if version not in (None, SCHEMA_VERSION):
+            _migrate(self.engine, str(version))
         metadata.create_all(self.engine)
+        if version is None:
+            with self.engine.begin() as db:
+                _version.create(db, checkfirst=True)
+                db.execute(_version.insert().values(version_num=SCHEMA_VERSION))
+
+    def _schema_version(self) -> str | None:
+        if not sa.inspect(self.engine).has_table(_version.name):
+            return None
+        with self.engine.begin() as db:
+            return db.scalar(sa.select(_version.c.version_num))
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -62,9 +84,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        with self._writer, self.engine.connect() as connection:
-            with connection.execution_options(gleaner_begin="BEGIN IMMEDIATE").begin():
-                yield connection
+        begin = {"gleaner_begin": "BEGIN IMMEDIATE"}
+        with (
+            self._writer,
+            self.engine.connect().execution_options(**begin) as connection,
+            connection.begin(),
+        ):
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
@@ -72,3 +98,21 @@ class Database:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("gleaner_begin", "BEGIN"))
+
+
+def _migrate(engine: sa.Engine, version: str) -> None:
+    # Loaded only when there is something to migrate: it would add a quarter of a second to every start.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["engine"] = engine
+    try:
+        command.upgrade(config, "head")
+    except CommandError as err:
+        raise NewerSchema(
+            f"This data was made by a newer Gleaner (schema {version}, this one knows up to {SCHEMA_VERSION}). "
+            "Install that version again, or start with another --data-dir."
+        ) from err

@@ -55,7 +55,7 @@ class AppServer:
     async def _start(self) -> None:
         settings, stack = self.settings, self._resources
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stack.enter_context(_only_app_of(settings.data_dir))
+        stack.enter_context(only_app_of(settings.data_dir))
         web_socket = stack.enter_context(_listen(settings.host, settings.port, "--port"))
         grpc_socket = stack.enter_context(_listen(settings.host, settings.grpc_port, "--grpc-port"))
         tls = server_tls(settings, _names(settings), dt.datetime.now(dt.UTC))
@@ -139,7 +139,7 @@ async def _close_web(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
 
 
 @contextlib.contextmanager
-def _only_app_of(data_dir: Path) -> Iterator[None]:
+def only_app_of(data_dir: Path) -> Iterator[None]:
     """Two apps on one folder would both write packs and adopt each other's."""
     handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,24 +85,60 @@ def login_link(
     from gleaner.app.assembly import build_context
 
     settings: Settings = ctx.obj
-    context = build_context(settings)
-    context.database.create_tables()
-    context.auth.bootstrap(settings.owner_email)
+    with _explained():
+        context = build_context(settings)
+        context.database.create_tables()
+        context.auth.bootstrap(settings.owner_email)
+        token = context.auth.create_login_link(email)
+        context.database.close()
     scheme = "http" if settings.is_loopback and not settings.tls_cert_file else "https"
-    host = settings.public_host or settings.host
-    typer.echo(f"{scheme}://{host}:{settings.port}/login?token={context.auth.create_login_link(email)}")
-    context.database.close()
+    typer.echo(f"{scheme}://{settings.public_host or settings.host}:{settings.port}/login?token={token}")
 
 
-def _run(settings: Settings) -> None:
+@app.command()
+def rebuild(ctx: typer.Context) -> None:
+    """Make a lost or damaged index again from the packs; the app must be stopped.
+
+    Brings back pictures, readings and the tags they arrived with. What people added later (tags, boxes, datasets) and
+    deletions live in the metadata only: restore a backup of metadata.db if there is one.
+    """
+    from rich.progress import Progress
+
+    from gleaner.app.assembly import build_context
+    from gleaner.app.server import only_app_of
+    from gleaner.app.store.recovery import rebuild as rebuild_index
+
+    settings: Settings = ctx.obj
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _explained(), only_app_of(settings.data_dir):
+        context = build_context(settings)
+        context.database.create_tables()
+        context.auth.bootstrap(settings.owner_email)
+        with Progress() as bar:
+            task = bar.add_task("Reading packs", total=1.0)
+            found = rebuild_index(context.packs, context.database, lambda done: bar.update(task, completed=done))
+        context.database.close()
+    typer.echo(f"{found.records} records from {found.packs} packs are in the index again.")
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what keeps the app from starting into one line."""
+    from gleaner.app.database import NewerSchema
     from gleaner.app.keys import KeyProblem
     from gleaner.app.server import CannotStart
 
     try:
-        _main(settings)
-    except (CannotStart, KeyProblem) as err:
+        yield
+    except (CannotStart, KeyProblem, NewerSchema) as err:
         typer.secho(str(err), fg="red", err=True)
         raise typer.Exit(1) from None
+
+
+def _run(settings: Settings) -> None:
+    os.umask(0o077)
+    with _explained():
+        _main(settings)
 
 
 def _main(settings: Settings) -> None:

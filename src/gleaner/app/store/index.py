@@ -125,9 +125,11 @@ def _insert_records(
     ):
         if not chosen:
             continue
-        statement = t.insert_ignoring(table, db.dialect.name).returning(number, table.c.idempotency_key)
+        # RETURNING would make SQLAlchemy build one long statement per group; what is new is what names this pack.
         rows = [_stored_values(e, origins[_origin_key(e.info)], pack_id) | values(e.info) for e in chosen]
-        new.update({bytes(key): row for row, key in db.execute(statement, rows)})
+        db.execute(t.insert_ignoring(table, db.dialect.name), rows)
+        found = db.execute(sa.select(number, table.c.idempotency_key).where(table.c.pack_id == pack_id))
+        new.update({bytes(key): row for row, key in found})
     return new
 
 

@@ -35,7 +35,8 @@ class LocalObjects:
             _sync(self._root / temporary)
         target = self._root / name
         is_new_folder = not target.parent.is_dir()
-        obstore.rename(self._store, temporary, name)
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        (self._root / temporary).rename(target)  # obstore's goes through its thread pool: 0.5 ms against 20 µs
         if durable:
             _sync(target.parent)
             if is_new_folder:
