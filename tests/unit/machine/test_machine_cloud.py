@@ -62,7 +62,8 @@ async def test_the_configuration_is_polled_applied_and_kept(tmp_path: Path) -> N
             assert (cloud.id, cloud.secret, cloud.organization_id) == (PART, SECRET, "org")
             assert (cloud.model_extra or {})["location_secrets"] == [{"id": "1", "secret": "l"}]
             app.config = {"revision": "r2"}
-            await until(lambda: len(applied.configs) == 2)
+            await until(lambda: '"r2"' in cache.read_text())
+            assert len(applied.configs) == 2
         assert stat.S_IMODE(cache.stat().st_mode) == 0o600
         assert json.loads(cache.read_text())["revision"] == "r2"
         assert SECRET not in cache.read_text()
@@ -259,7 +260,7 @@ async def test_logs_wait_for_an_app_that_is_away(log: logging.Logger, monkeypatc
             await until(lambda: app.authentications)
             log.warning("two")
             app.log_error = None
-            await until(lambda: app.logs)
+            await until(lambda: sum(len(request.logs) for request in app.logs) == 2)
         assert [entry.message for request in app.logs for entry in request.logs] == ["one", "two"]
 
 
