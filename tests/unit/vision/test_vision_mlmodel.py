@@ -204,6 +204,27 @@ async def test_label_count_must_match(host: Host, tmp_path: Path) -> None:
         await vision_service(host, label_path=str(tmp_path / "two.txt"))
 
 
+async def test_the_only_label_may_have_a_space_in_it(tmp_path: Path) -> None:
+    host = Host()
+    (tmp_path / "labels.txt").write_text("red star\n")  # by Viam's rule these would be two labels
+    nodes = [
+        helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "scale"], ["p"]),
+        helper.make_node("Reshape", ["p", "shape"], ["probability"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 16, 24, 3])
+    answer = helper.make_tensor_value_info("probability", TensorProto.FLOAT, [1, 1])
+    constants = [("scale", np.float32(1 / 255)), ("shape", np.array([1, 1], np.int64))]
+    model = await onnx_service(
+        host, save_model(tmp_path / "m.onnx", nodes, [image], [answer], constants), tmp_path / "labels.txt"
+    )
+    vision = await vision_service(host)
+    (found,) = await vision.get_classifications(ViamImage(plain_jpeg((255, 255, 255)), CameraMimeType.JPEG), 1)
+    assert (found.class_name, round(found.confidence, 2)) == ("red star", 1.0)
+    await model.close()
+
+
 async def test_a_missing_label_file_is_named(host: Host, tmp_path: Path) -> None:
     with pytest.raises(ViamGRPCError, match=r"gone\.txt cannot be read"):
         await vision_service(host, label_path=str(tmp_path / "gone.txt"))

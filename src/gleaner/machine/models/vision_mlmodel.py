@@ -15,6 +15,7 @@ from viam.services.mlmodel import MLModel
 from viam.utils import struct_to_dict
 
 from gleaner.machine.models.base import Attributes, BuildContext, Host, ModelSpec
+from gleaner.machine.models.inference import Tensors
 from gleaner.machine.vision.classify import decode_classes, select_classes
 from gleaner.machine.vision.detect import DEFAULT_BOX_ORDER, Box, DetectorNames, decode_boxes, find_outputs
 from gleaner.machine.vision.inputs import InputLayout, Normalization, input_layout, make_input
@@ -166,39 +167,54 @@ class MlModelVision(PictureVision):
         first = metadata.input_info[0]
         try:
             layout = input_layout(first.name, first.data_type, list(first.shape), attributes.remap_input_names)
-            labels = await asyncio.to_thread(_labels_of, metadata, attributes.label_path)
+            readings = await asyncio.to_thread(_label_readings, metadata, attributes.label_path)
             grey = np.full((_PROBE_SIDE, _PROBE_SIDE, 3), _PROBE_GREY, np.uint8)
             outputs = await model.infer({layout.name: make_input(grey, layout, self._normalization)})
         except ModelAnswerProblem as error:
             raise VisionProblem(f"vision service {self.name}: {error}", Status.FAILED_PRECONDITION) from error
         reasons: list[str] = []
-        classifies, detector = True, None
-        try:
-            decode_classes(outputs, attributes.remap_output_names, labels)
-        except ModelAnswerProblem as error:
-            classifies = False
-            reasons.append(f"as classifier: {error}")
-        try:
-            detector = find_outputs(outputs, attributes.remap_output_names)
-            size = layout.size or (_PROBE_SIDE, _PROBE_SIDE)
-            decode_boxes(outputs, detector, labels, attributes.xmin_ymin_xmax_ymax_order, size, size)
-        except ModelAnswerProblem as error:
-            detector = None
-            reasons.append(f"as detector: {error}")
-        if not classifies and detector is None:
+        labels = self._labels_that_classify(outputs, readings, reasons)
+        detector = self._find_detector(outputs, readings[0], layout, reasons)
+        if labels is None and detector is None:
             raise VisionProblem(
-                f"ML model {attributes.mlmodel_name!r} does not fulfill any method of the vision service ({'; '.join(reasons)})",
+                f"ML model {attributes.mlmodel_name!r} does not fulfill any method of the vision service "
+                f"({'; '.join(reasons)})",
                 Status.FAILED_PRECONDITION,
             )
-        return Prepared(model, layout, labels, classifies, detector)
+        return Prepared(model, layout, readings[0] if labels is None else labels, labels is not None, detector)
+
+    def _labels_that_classify(
+        self, outputs: Tensors, readings: list[list[str]], reasons: list[str]
+    ) -> list[str] | None:
+        """The first reading of the labels that fits the model as a classifier; None, with the reason, if none does."""
+        for labels in readings:
+            try:
+                decode_classes(outputs, self._attributes.remap_output_names, labels)
+            except ModelAnswerProblem as error:
+                reasons.append(f"as classifier: {error}")
+            else:
+                return labels
+        return None
+
+    def _find_detector(
+        self, outputs: Tensors, labels: list[str], layout: InputLayout, reasons: list[str]
+    ) -> DetectorNames | None:
+        try:
+            names = find_outputs(outputs, self._attributes.remap_output_names)
+            size = layout.size or (_PROBE_SIDE, _PROBE_SIDE)
+            decode_boxes(outputs, names, labels, self._attributes.xmin_ymin_xmax_ymax_order, size, size)
+        except ModelAnswerProblem as error:
+            reasons.append(f"as detector: {error}")
+            return None
+        return names
 
 
-def _labels_of(metadata: Metadata, own_path: str) -> list[str]:
+def _label_readings(metadata: Metadata, own_path: str) -> list[list[str]]:
     if own_path:
         return read_labels(own_path)
     extra = struct_to_dict(metadata.output_info[0].extra) if metadata.output_info else {}
     path = extra.get("labels")
-    return read_labels(path) if isinstance(path, str) and path else []
+    return read_labels(path) if isinstance(path, str) and path else [[]]
 
 
 def _dependencies(attributes: Any) -> list[str]:

@@ -20,12 +20,19 @@ def parse_labels(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def read_labels(path: str) -> list[str]:
-    """Raises ModelAnswerProblem when the file cannot be read."""
+def read_labels(path: str) -> list[list[str]]:
+    """The ways to read a label file, Viam's first. A single line with spaces may also be the name of a model's only
+    class ("red star"); the number of the model's answers decides.
+
+    Raises:
+        ModelAnswerProblem: the file cannot be read.
+    """
     try:
-        return parse_labels(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelAnswerProblem(f"the label file {path} cannot be read: {error}") from error
+    labels, whole = parse_labels(text), text.removeprefix("\ufeff").strip()
+    return [labels, [whole]] if len(labels) > 1 and "\n" not in whole else [labels]
 
 
 def label_of(index: int, labels: list[str]) -> str:
