@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gleaner.machine.capture.schedule import next_due
@@ -24,6 +24,7 @@ def test_the_next_tick_lies_on_the_grid(previous: float, now: float, at: float, 
     assert due.skipped == skipped
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.floats(0, 1e5), st.floats(1e-3, 1e3))
 def test_a_tick_is_never_past_and_never_more_than_one_interval_away(
     previous: float, late: float, interval: float
