@@ -18,7 +18,7 @@ import psutil
 import pytest
 from fleet_world import Fleet
 
-from gleaner.app.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event
 from gleaner.app.services import job_runner
 from gleaner.app.services.job_runner import TrainingRun, kill_leftover
@@ -302,7 +302,7 @@ def test_a_version_is_used_once(training: Training) -> None:
 def test_jobs_are_deleted_when_they_have_ended_and_by_owners(training: Training) -> None:
     training.script(PATIENT)
     job = training.submit()
-    with pytest.raises(PermissionDenied):
+    with pytest.raises(NotFound):
         training.service.cancel(training.fleet.part(), job.id)
     with pytest.raises(Conflict, match="not ended"):
         training.service.delete(training.fleet.owner, job.id)

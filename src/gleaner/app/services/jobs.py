@@ -162,13 +162,14 @@ class TrainingService:
         return job
 
     def listed(self, caller: Caller, organization_id: str, status: Status | None = None) -> list[Job]:
-        if organization_id not in caller.organization_ids():
+        if organization_id not in caller.organization_ids() or caller.part_id:
             raise NotFound(f"there is no organization {organization_id}", "List the organizations to see its id.")
         return self._store.listed(organization_id, status)
 
     def get(self, caller: Caller, job_id: str) -> Job:
         job = self._store.get(job_id)
-        if job is None or job.organization_id not in caller.organization_ids():
+        # Machines are of the organization too, and have no business with its training.
+        if job is None or job.organization_id not in caller.organization_ids() or caller.part_id:
             raise NotFound(f"there is no training job {job_id}", "List the jobs of the organization.")
         return job
 
