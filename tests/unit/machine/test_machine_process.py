@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from machine_fake_app import fake_app, next_json
 
 LOCAL: dict[str, Any] = {
     "network": {"bind_address": "localhost:0"},
@@ -153,3 +155,30 @@ def test_a_second_machine_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         assert f"another machine (process {process.pid}) already runs on" in result.stderr
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
+
+
+async def test_a_restart_asked_for_by_the_app_starts_the_process_again(tmp_path: Path) -> None:
+    async with fake_app() as app:
+        app.config = {**LOCAL, "components": LOCAL["components"][:1]}
+        path = tmp_path / "machine.json"
+        path.write_text(json.dumps({"cloud": app.cloud.model_dump(exclude_defaults=True)}))
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*command(path, tmp_path / "home"), stdout=log, stderr=log)
+        try:
+            async with asyncio.timeout(60):
+                for _ in range(2):
+                    websocket = await app.links.get()
+                    while not (await next_json(websocket, "status"))["resources"]:
+                        pass
+                    await websocket.send('{"type": "restart"}')
+                await app.links.get()
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == 0, (tmp_path / "log").read_text()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        text = (tmp_path / "log").read_text()
+        assert text.count("the app asks for a restart") == 2
+        assert text.count("rdk:component:sensor/fake is ready") >= 2
+        assert "others on this computer can read it: chmod 600" in text
