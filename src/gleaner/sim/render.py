@@ -53,27 +53,35 @@ class Renderer:
         focal, horizon = self.lens.focal_px, self.lens.center_px[1]
         foot = horizon + focal * self.lens.height_mm / depth
         top = horizon - focal * (self.scene.arena.wall_height_mm - self.lens.height_mm) / depth
-        picture = self._walls(view, wall, depth)
+        light = light_at(self.scene.seed, time_s)
+        picture = self._walls(view, wall, depth, light.walls / light.floor)
         self._add_floor(picture, view, foot)
         self._add_hall(picture, view, top)
-        self._apply_light(picture, wall, foot, time_s)
+        cv2.multiply(picture, light.floor * self._vignette, dst=picture, dtype=cv2.CV_8U)
         return self._expose(picture, pose, float(depth[len(depth) // 2]), time_s)
 
-    def _walls(self, view: View, wall: npt.NDArray[np.intp], depth: FloatArray) -> Frame:
+    def _walls(
+        self, view: View, wall: npt.NDArray[np.intp], depth: FloatArray, gains: npt.NDArray[np.float32]
+    ) -> Frame:
+        """All columns, each with its wall in that wall's light (`gains`, (8, 3), relative to the hall's)."""
         picture: Frame = np.empty((self.lens.height_px, self.lens.width_px, 3), np.uint8)
         for start, end in _strips(wall, depth):
             number = int(wall[start])
             mm_per_px = float(np.mean(depth[start:end])) / self.lens.focal_px
             texture, _ = self.scene.walls[number].level_for(mm_per_px)
             shift = np.array([[1, 0, start], [0, 1, 0], [0, 0, 1.0]])
+            strip = picture[:, start:end]
             cv2.warpPerspective(
                 texture,
                 _wall_matrix(view, number, texture.shape) @ shift,
                 (end - start, self.lens.height_px),
-                dst=picture[:, start:end],
+                dst=strip,
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REFLECT_101,
             )
+            cv2.multiply(
+                strip, np.array([*gains[number], 1.0], np.float64), dst=strip
+            )  # four doubles: a scalar to OpenCV
         return picture
 
     def _add_floor(self, picture: Frame, view: View, foot: FloatArray) -> None:
@@ -130,13 +138,6 @@ class Renderer:
             sliced, self._hall.xy[:last], self._hall.fraction[:last], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         _join(picture[:last], np.asarray(hall, np.uint8), top, self._rows[:last], keep_above=False)
-
-    def _apply_light(self, picture: Frame, wall: npt.NDArray[np.intp], foot: FloatArray, time_s: float) -> None:
-        light = light_at(self.scene.seed, time_s)
-        row = cv2.GaussianBlur(light.walls[wall][None], (3, 1), 0.8)
-        gain = np.concatenate([row, row, (row * 0.5 + light.floor * 0.5)])
-        tall = cv2.resize(gain, (self.lens.width_px, self.lens.height_px), interpolation=cv2.INTER_LINEAR)
-        cv2.multiply(picture, tall * self._vignette, dst=picture, dtype=cv2.CV_8U)
 
     def _expose(self, picture: Frame, pose: Pose, distance_mm: float, time_s: float) -> Frame:
         smear = math.radians(abs(pose.turn_deg_s)) * EXPOSURE_S * self.lens.focal_px
