@@ -43,7 +43,7 @@ class Database:
                 "journal_mode=WAL",
                 "synchronous=FULL",
                 "foreign_keys=ON",
-                "cache_size=-65536",
+                "cache_size=-16384",
                 "temp_store=MEMORY",
             ):
                 connection.execute(f"PRAGMA {pragma}")
@@ -51,7 +51,7 @@ class Database:
 
         # The plain sqlite dialect over the sqlcipher module: the pysqlcipher dialect insists on a passphrase of its own.
         engine = sa.create_engine(
-            "sqlite://", module=sqlcipher, creator=connect, poolclass=sa.pool.QueuePool, pool_size=8, max_overflow=24
+            "sqlite://", module=sqlcipher, creator=connect, poolclass=sa.pool.QueuePool, pool_size=16, max_overflow=32
         )
         sa.event.listen(engine, "begin", _begin)
         return cls(engine)

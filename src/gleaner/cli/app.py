@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,13 +100,15 @@ def login_link(
 def rebuild(ctx: typer.Context) -> None:
     """Make a lost or damaged index again from the packs; the app must be stopped.
 
-    Brings back pictures, readings and the tags they arrived with. What people added later (tags, boxes, datasets) and
-    deletions live in the metadata only: restore a backup of metadata.db if there is one.
+    Brings back pictures, readings and the tags they arrived with, and the places they came from. What people added
+    later (tags, boxes, datasets, models), machine configurations, keys and deletions live in the metadata only: restore a
+    backup of metadata.db if there is one.
     """
     from rich.progress import Progress
 
     from gleaner.app.assembly import build_context
     from gleaner.app.server import only_app_of
+    from gleaner.app.store.recovered_fleet import give_to_first_owner, restore_places
     from gleaner.app.store.recovery import rebuild as rebuild_index
 
     settings: Settings = ctx.obj
@@ -113,10 +116,14 @@ def rebuild(ctx: typer.Context) -> None:
     with _explained(), only_app_of(settings.data_dir):
         context = build_context(settings)
         context.database.create_tables()
-        context.auth.bootstrap(settings.owner_email)
         with Progress() as bar:
             task = bar.add_task("Reading packs", total=1.0)
             found = rebuild_index(context.packs, context.database, lambda done: bar.update(task, completed=done))
+            bar.update(task, completed=1.0)
+        is_new = context.auth.bootstrap(settings.owner_email)
+        made_for_start = context.auth.first_owner().organization_ids() if is_new else frozenset[str]()
+        with context.database.write() as db:
+            give_to_first_owner(db, restore_places(db, time.time_ns()), made_for_start)
         context.database.close()
     typer.echo(f"{found.records} records from {found.packs} packs are in the index again.")
 

@@ -11,7 +11,7 @@ from gleaner.app.caller import Caller, Role
 from gleaner.app.services.items_values import ItemFilter, Origin
 from gleaner.app.store import tables as t
 
-_ORIGIN_COLUMNS = [t.origin.c[field.name] for field in fields(Origin)]
+ORIGIN_COLUMNS = [t.origin.c[field.name] for field in fields(Origin)]
 
 
 def visible_origins(db: sa.Connection, caller: Caller, organization_ids: Iterable[str] = ()) -> list[Origin]:
@@ -20,7 +20,7 @@ def visible_origins(db: sa.Connection, caller: Caller, organization_ids: Iterabl
     wanted = own & frozenset(organization_ids) if organization_ids else own
     if not wanted:
         return []
-    rows = db.execute(sa.select(*_ORIGIN_COLUMNS).where(t.origin.c.organization_id.in_(wanted)))
+    rows = db.execute(sa.select(*ORIGIN_COLUMNS).where(t.origin.c.organization_id.in_(wanted)))
     found = (Origin(*row) for row in rows)
     return [one for one in found if caller.role_on(one.organization_id, one.location_id, one.machine_id) is not None]
 

@@ -15,7 +15,7 @@ from gleaner.app.caller import Caller
 from gleaner.app.database import Database
 from gleaner.app.errors import InvalidInput, NotFound
 from gleaner.app.services import facets
-from gleaner.app.services.items_filter import conditions, matching, visible_origins
+from gleaner.app.services.items_filter import ORIGIN_COLUMNS, conditions, matching, visible_origins
 from gleaner.app.services.items_values import Content, Facets, Item, ItemBox, ItemFilter, Origin, Page
 from gleaner.app.store import tables as t
 from gleaner.app.store.pack_format import Position
@@ -57,8 +57,19 @@ class ItemReader:
         """Raises NotFound."""
         found = self.lookup(caller, [row])
         if not found:
-            raise NotFound(f"There is no item {row}", "It may have been deleted; reload the page.")
+            raise _no_item(row)
         return found[0]
+
+    def seen(self, caller: Caller, row: int) -> tuple[str, Origin]:
+        """An item's file id and origin, with one query: for answers a page asks for by the hundred. Raises NotFound."""
+        query = sa.select(_ITEM.file_id, *ORIGIN_COLUMNS).join(t.origin, t.origin.c.id == _ITEM.origin_id)
+        with self._database.read() as db:
+            found = db.execute(query.where(_ITEM.row == row, _ITEM.deleted_ns.is_(None))).one_or_none()
+        if found is not None:
+            origin = Origin(*found[1:])
+            if caller.role_on(origin.organization_id, origin.location_id, origin.machine_id) is not None:
+                return found[0], origin
+        raise _no_item(row)
 
     def by_ids(self, caller: Caller, binary_data_ids: Sequence[str]) -> list[Item]:
         """By Viam's ids or bare file ids, in their order. Raises InvalidInput (malformed or none), NotFound."""
@@ -205,6 +216,10 @@ class _Details:
 def _first_column(db: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[int]:
     """Straight from the driver: SQLAlchemy's row objects cost more than the query when there are 100,000 of them."""
     return [row[0] for row in db.execute(query).cursor.fetchall()]  # type: ignore[union-attr]
+
+
+def _no_item(row: int) -> NotFound:
+    return NotFound(f"There is no item {row}", "It may have been deleted; reload the page.")
 
 
 def _file_id(binary_data_id: str) -> str:

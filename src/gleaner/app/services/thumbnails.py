@@ -81,12 +81,12 @@ class Thumbnails:
 
     def get(self, caller: Caller, row: int) -> bytes:
         """The thumbnail as JPEG. Raises NotFound, and InvalidInput if the item cannot be shown as a picture."""
-        item = self._items.get(caller, row)
-        if item.origin.kind != sniff.IMAGE:
+        file_id, origin = self._items.seen(caller, row)
+        if origin.kind != sniff.IMAGE:
             raise InvalidInput(f"Item {row} is not a picture", "Download it instead.")
         jpeg = self._remembered(row)
         if jpeg is None:
-            jpeg = self._saved(row) or self._make(row, item.file_id)
+            jpeg = self._saved(row) or self._make(row, file_id)
         if not jpeg:
             raise InvalidInput(
                 f"Item {row} cannot be shown as a picture", "The file may be damaged; download it to look."
