@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from viam.gen.app.v1 import robot_pb2 as pb
 from viam.gen.app.v1.robot_grpc import UnimplementedRobotServiceBase
 
-from gleaner.app.caller import Caller, CallerKind
+from gleaner.app.caller import Caller
 from gleaner.app.context import AppContext
 from gleaner.app.errors import InvalidInput
 from gleaner.app.rpc.adapter import Service, nanoseconds, unary
@@ -32,7 +32,8 @@ class RobotRpc(Service, UnimplementedRobotServiceBase):
     @unary
     def Config(self, caller: Caller, request: pb.ConfigRequest) -> pb.ConfigResponse:
         place = self._place(caller, request.id)
-        if caller.kind is CallerKind.PART or request.HasField("agent_info"):
+        # A script may look at the configuration with an owner's key; only machines tell about themselves.
+        if caller.part_id or request.HasField("agent_info"):
             self.context.fleet.heard_from(place.part_id, _info(request.agent_info))
         saved = self.context.fleet.configs.served(place.part_id)
         try:
@@ -52,14 +53,13 @@ class RobotRpc(Service, UnimplementedRobotServiceBase):
             NewLine(nanoseconds(entry.time), entry.level, entry.logger_name, _message(entry)) for entry in request.logs
         ]
         self.context.logs.append(caller, place.part_id, lines)
-        if caller.kind is CallerKind.PART:
-            self.context.fleet.heard_from(place.part_id)
+        self.context.fleet.heard_from(place.part_id)
         return pb.LogResponse()
 
     @unary
     def NeedsRestart(self, caller: Caller, request: pb.NeedsRestartRequest) -> pb.NeedsRestartResponse:
         place = self._place(caller, request.id)
-        must = caller.kind is CallerKind.PART and self.context.fleet.take_restart(place.part_id)
+        must = self.context.fleet.take_restart(place.part_id)
         every = Duration(seconds=_RESTART_CHECK_S)
         return pb.NeedsRestartResponse(id=place.part_id, must_restart=must, restart_check_interval=every)
 
