@@ -35,7 +35,10 @@ class Pages:
 
     def select_everything(self, count: int) -> None:
         """Ctrl-A once the gallery shows what the filter should match."""
-        expect(self.cells()).to_have_count(count, timeout=10 * SECONDS)
+        expect(self.page.get_by_role("tab", name=re.compile(rf"^Images\s*{count}$"))).to_be_visible(
+            timeout=10 * SECONDS
+        )
+        self.cells().first.wait_for()
         self.page.keyboard.press("Control+a")
         expect(self.page.get_by_role("toolbar", name="Selected pictures")).to_contain_text(f"{count} selected")
 
@@ -45,9 +48,10 @@ class Pages:
         box.fill(tag)
         with self.page.expect_response(lambda answer: answer.url.endswith("/api/items/tags") and answer.ok):
             box.press("Enter")
+        self.page.keyboard.press("Escape")  # leaves the picker; the pictures stay selected
+        expect(box).to_be_hidden()
 
     def add_selected_to_dataset(self, name: str) -> None:
-        self.page.keyboard.press("Escape")
         self.page.keyboard.press("d")
         box = self.page.get_by_role("combobox", name="Dataset")
         box.fill(name)
@@ -74,7 +78,8 @@ class Pages:
         expect(done).to_be_visible(timeout=timeout_s * SECONDS)
         expect(done).to_have_text("Completed")
 
-    def deploy(self, model: str, machine: str) -> None:
+    def deploy(self, model: str, machine: str) -> Locator:
+        """The dialog that follows the deployment."""
         self.page.goto(f"{self.web}/models/{model}")
         self.page.get_by_role("button", name="Deploy", exact=True).first.click()
         dialog = self.page.get_by_role("dialog", name=f"Deploy {model}")
@@ -83,6 +88,7 @@ class Pages:
             field.click()
             self.page.get_by_role("option", name=re.compile(machine)).click()
         dialog.get_by_role("button", name="Deploy", exact=True).click()
+        return dialog
 
     # --- Control --------------------------------------------------------------------------------------------------
     def open_control(self, machine_id: str, **query: str) -> None:
@@ -95,3 +101,33 @@ class Pages:
     def recognised(self, camera: str) -> Locator:
         """The labels drawn over the live picture, above the threshold."""
         return self.page.get_by_role("list", name=f"Recognised in {camera}")
+
+    # --- Machines -------------------------------------------------------------------------------------------------
+    def add_machine(self, name: str) -> str:
+        """Adds a machine and makes its setup file. Returns the file's text, as it stands on the page."""
+        self.page.goto(f"{self.web}/machines")
+        self.page.get_by_role("button", name="Add machine").click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_label("Name").fill(name)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_url(re.compile(r"/machines/[^/]+/connect"))
+        expect(self.page.get_by_text(f"Waiting for {name} to call in")).to_be_visible()
+        self.page.get_by_role("button", name="Make the setup file").click()
+        text = self.page.get_by_label("setup file", exact=True).text_content()
+        assert text
+        self.picture("connect")
+        return text
+
+    def add_resource(self, search: str, title: str, name: str) -> Locator:
+        """On the Configure tab. Returns the new card."""
+        self.page.get_by_role("button", name="Add a component or service").click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_label("Find a component or service").fill(search)
+        dialog.get_by_role("button", name=re.compile(title)).first.click()
+        dialog.get_by_label("Name").fill(name)
+        dialog.get_by_role("button", name="Create").click()
+        return self.page.locator(f"#resource-{name}")
+
+    def save_configuration(self) -> None:
+        self.page.keyboard.press("Control+s")
+        expect(self.page.get_by_text("The machine runs it")).to_be_visible(timeout=15 * SECONDS)

@@ -128,15 +128,16 @@ def nanoseconds(text: str) -> int:
     return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
 
 
-def runs_of(label: str, seen: Sequence[Seen]) -> list[tuple[int, int, int]]:
-    """Stretches of time (first, last, pictures) in which every picture shows just `label`, the longest first."""
+def runs_of(label: str, seen: Sequence[Seen], at_most: int = 10_000) -> list[tuple[int, int, int]]:
+    """Stretches of time (first, last, pictures) in which every picture shows just `label`: the longest first, none longer than
+    `at_most` pictures, so that a number of pictures comes from many places."""
     found: list[list[int]] = [[]]
     for moment in sorted(seen, key=lambda each: each.at_ns):
         if moment.label == label:
             found[-1].append(moment.at_ns)
         elif found[-1]:
             found.append([])
-    stretches = [(run[0], run[-1], len(run)) for run in found if run]
+    stretches = [(run[0], run[:at_most][-1], len(run[:at_most])) for run in found if run]
     return sorted(stretches, key=lambda run: -run[2])
 
 

@@ -85,6 +85,20 @@ class DemoStack:
         assert self.login_url, "gleaner demo ended:\n" + "".join(self.output)
         return self
 
+    def new_login_link(self) -> str:
+        """Another one-time link, as the owner would make it on the command line."""
+        command = [
+            sys.executable,
+            "-m",
+            "gleaner.cli.main",
+            "app",
+            "--data-dir",
+            str(self.data_dir / "app"),
+            "--port",
+            str(self.ports[0]),
+        ]
+        return subprocess.run([*command, "login-link"], capture_output=True, text=True, check=True).stdout.strip()
+
     def _read(self) -> None:
         assert self.process is not None and self.process.stdout is not None
         for line in self.process.stdout:
@@ -106,6 +120,37 @@ class DemoStack:
             if self.process.stdout is not None:
                 self.process.stdout.close()
             self.process = None
+
+
+class MachineProcess:
+    """`gleaner machine` with a setup file, as a person pastes it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, setup: dict[str, object]) -> None:
+        self.home.mkdir(mode=0o700)
+        config = self.home / "machine.json"
+        config.write_text(json.dumps(setup))
+        config.chmod(0o600)
+        command = [
+            sys.executable,
+            "-m",
+            "gleaner.cli.main",
+            "machine",
+            "--config",
+            str(config),
+            "--home",
+            str(self.home),
+        ]
+        with (self.home / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(15)
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float, what: str, interval_s: float = 0.05) -> None:
