@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -85,7 +86,7 @@ def find_photos(folder: Path, recursive: bool) -> list[Path]:
 
 async def build(context: BuildContext) -> FrameCamera:
     attributes: ImageDirAttributes = context.attributes
-    player = Player(context.name, attributes, context.log)
+    player = await asyncio.to_thread(Player, context.name, attributes, context.log)  # lists a folder that may be large
     # Half a photo's time: a picture is then never older than the photo that shows.
     source = OnDemandSource(context.name, player.make, attributes.frame_rate * 2)
     return FrameCamera(context.name, source, frame_rate=attributes.frame_rate)
