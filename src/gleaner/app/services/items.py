@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -51,11 +52,12 @@ class ItemService(ItemReader):
             changed = set[int]()
             tag = t.item_tag.c
             if new:
-                have = set(db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(chosen), tag.tag.in_(new))))
-                adding = [{"row": row, "tag": name} for row in rows for name in new if (row, name) not in have]
-                if adding:
-                    db.execute(t.item_tag.insert(), adding)
-                changed.update(one["row"] for one in adding)
+                known = db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(chosen), tag.tag.in_(new)))
+                have = {(row, name) for row, name in known}
+                missing = [(row, name) for row in rows for name in new if (row, name) not in have]
+                if missing:
+                    db.execute(t.item_tag.insert(), [{"row": row, "tag": name} for row, name in missing])
+                changed.update(row for row, _ in missing)
             if old:
                 gone = t.item_tag.delete().where(tag.row.in_(chosen), tag.tag.in_(old)).returning(tag.row)
                 changed.update(db.scalars(gone))
@@ -106,7 +108,7 @@ class ItemService(ItemReader):
         self._changed(origins, [row])
         return made
 
-    def update_box(self, caller: Caller, row: int, box_id: str, **changes: float | str | None) -> ItemBox:
+    def update_box(self, caller: Caller, row: int, box_id: str, **changes: Any) -> ItemBox:
         """Changes the named fields of a box."""
         same = t.item_box.c.id == box_id, t.item_box.c.row == row
         with self._database.write() as db:

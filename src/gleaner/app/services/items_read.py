@@ -8,6 +8,7 @@ import binascii
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -35,7 +36,7 @@ class ItemReader:
     def index(self, caller: Caller, wanted: ItemFilter) -> bytes:
         """Rows of all matching items, newest first, as little-endian u32."""
         with self._database.read() as db:
-            query = self._select(db, caller, wanted, _ITEM.row)
+            query = sa.select(_ITEM.row).where(*self._where(db, caller, wanted))
             rows = array.array("I", _first_column(db, query.order_by(_ITEM.captured_ns.desc(), _ITEM.row.desc())))
         if sys.byteorder == "big":
             rows.byteswap()
@@ -102,7 +103,7 @@ class ItemReader:
         time, row = _ITEM.captured_ns, _ITEM.row
         size = min(limit or _DEFAULT_PAGE, MOST_LOOKED_UP)
         with self._database.read() as db:
-            query = self._select(db, caller, wanted, row, time)
+            query = sa.select(row, time).where(*self._where(db, caller, wanted))
             if last:
                 edge, behind = sa.tuple_(time, row), sa.tuple_(*(sa.literal(value) for value in _parse_last(last)))
                 query = query.where(edge > behind if ascending else edge < behind)
@@ -115,13 +116,13 @@ class ItemReader:
     def count(self, caller: Caller, wanted: ItemFilter) -> tuple[int, int]:
         """(items, bytes) that match."""
         with self._database.read() as db:
-            columns = sa.func.count(), sa.func.coalesce(sa.func.sum(_ITEM.size_bytes), 0)
-            count, size = db.execute(self._select(db, caller, wanted, *columns)).one()
+            query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_ITEM.size_bytes), 0))
+            count, size = db.execute(query.where(*self._where(db, caller, wanted))).one()
         return int(count), int(size)
 
     def rows(self, caller: Caller, wanted: ItemFilter) -> list[int]:
         with self._database.read() as db:
-            return _first_column(db, self._select(db, caller, wanted, _ITEM.row))
+            return _first_column(db, sa.select(_ITEM.row).where(*self._where(db, caller, wanted)))
 
     def tags(self, caller: Caller, wanted: ItemFilter) -> list[str]:
         """Every tag of the matching items."""
@@ -151,15 +152,13 @@ class ItemReader:
 
     # Parts of the above
 
-    def _select(
-        self, db: sa.Connection, caller: Caller, wanted: ItemFilter, *columns: sa.ColumnElement[object]
-    ) -> sa.Select[tuple[object, ...]]:
+    def _where(self, db: sa.Connection, caller: Caller, wanted: ItemFilter) -> list[sa.ColumnElement[bool]]:
         origins = matching(visible_origins(db, caller, wanted.organization_ids), wanted)
-        return sa.select(*columns).where(*conditions(db, wanted, origins))
+        return conditions(db, wanted, origins)
 
     def _values_of(self, caller: Caller, wanted: ItemFilter, table: sa.Table, column: sa.Column[str]) -> list[str]:
         with self._database.read() as db:
-            rows = self._select(db, caller, wanted, _ITEM.row)
+            rows = sa.select(_ITEM.row).where(*self._where(db, caller, wanted))
             return list(db.scalars(sa.select(column).where(table.c.row.in_(rows)).distinct().order_by(column)))
 
     def _load(self, db: sa.Connection, caller: Caller, rows: Sequence[int]) -> Iterator[Item]:
@@ -213,9 +212,10 @@ class _Details:
         )
 
 
-def _first_column(db: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[int]:
+def _first_column(db: sa.Connection, query: sa.Select[int]) -> list[int]:
     """Straight from the driver: SQLAlchemy's row objects cost more than the query when there are 100,000 of them."""
-    return [row[0] for row in db.execute(query).cursor.fetchall()]  # type: ignore[union-attr]
+    cursor: Any = db.execute(query).cursor
+    return [row[0] for row in cursor.fetchall()]
 
 
 def _no_item(row: int) -> NotFound:
