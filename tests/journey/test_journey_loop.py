@@ -105,13 +105,12 @@ def test_journey_loop_from_driving_to_recognising(demo: DemoStack, trace_file: P
         page.get_by_role("region", name="Summary").wait_for()
         pages.picture("report")
 
-        target = park_in_front_of("red_star", pages, machine["id"], trace)
+        park_in_front_of("red_star", pages, machine["id"], trace)
         begun = time.monotonic()
         pages.deploy(MODEL, "rover").get_by_role("link", name="Watch it live").click(timeout=30 * SECONDS)
         expect(pages.recognised("cam")).to_contain_text("red_star", timeout=20 * SECONDS)
         deploy_to_label_s = time.monotonic() - begun
         pages.picture("control")
-        assert what_is_in_view(target) == "red_star"
         expect(page.get_by_role("region", name="Recognition")).to_contain_text(" ms")
 
         report = page.request.get(f"{demo.web}/api/ml_models?organization_id={machine['organization_id']}").json()[0]
@@ -127,12 +126,15 @@ def test_journey_loop_from_driving_to_recognising(demo: DemoStack, trace_file: P
     assert sim_accuracy >= 0.9
 
 
-def park_in_front_of(label: str, pages: Pages, machine_id: str, trace: Trace) -> object:
+def park_in_front_of(label: str, pages: Pages, machine_id: str, trace: Trace) -> None:
     pages.open_control(machine_id)
     expect(pages.live("cam")).to_have_attribute("data-state", "live", timeout=10 * SECONDS)
-    Driver(pages.page, trace).go_to(visits(label, 1, seed=5, start=trace.now())[0])
-    wait_for(lambda: what_is_in_view(trace.now()) == label, 5, f"the rover to stand in front of {label}")
-    return trace.now()
+    for pose in visits(label, 6, seed=5, start=trace.now()):
+        Driver(pages.page, trace).go_to(pose, near_mm=80)
+        pages.page.wait_for_timeout(500)
+        if what_is_in_view(trace.now()) == label:
+            return
+    pytest.fail(f"the rover could not be parked so that it sees {label} alone")
 
 
 def held_out_views() -> list[tuple[bytes, str]]:
