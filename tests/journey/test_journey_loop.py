@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from journey_pages import SECONDS, Pages
 from journey_rover import Driver, Trace, iso, nanoseconds, runs_of, visits, wait_until_traced, what_is_in_view
 from journey_stack import DemoStack, local_page, record_figures, wait_for
