@@ -7,7 +7,11 @@ export function snippets(me: Me | null, machine: Machine, part: Part, key: NewAp
   const id = key?.id ?? "<API key id>";
   const secret = key?.key ?? "<API key>";
   const grpc = me?.app.grpc_address ?? "http://127.0.0.1:8091";
-  const host = part.info?.ips?.[0] ?? "127.0.0.1";
+  // An app that listens on this computer only has its machines here too.
+  const isLocal = /\/\/(127\.|localhost|\[::1\])/.test(me?.app.web_address ?? "");
+  const host = (isLocal ? null : part.info?.ips?.[0]) ?? "127.0.0.1";
+  // viam-sdk 0.85 cannot dial plain gRPC with a key and without WebRTC; it tries WebRTC first and then goes on directly.
+  const dialling = me?.app.tls ? "    options.dial_options.disable_webrtc = True" : "    options.dial_options.insecure = True  # same computer, no TLS; a word about WebRTC is fine";
   const login = `AppClient = ViamClient.create_from_dial_options(
         DialOptions(auth_entity=${python(id)},
                     credentials=Credentials(type="api-key", payload=${python(secret)}),
@@ -22,9 +26,8 @@ from viam.robot.client import RobotClient
 
 async def main():
     options = RobotClient.Options.with_api_key(api_key=${python(secret)}, api_key_id=${python(id)})
-    options.dial_options.disable_webrtc = True
-    options.dial_options.insecure = True  # plain gRPC on your own network
-    # ${machine.name}: the machine's own address, port 8080
+${dialling}
+    # ${machine.name}: the address that it prints as its robot API at start
     async with await RobotClient.at_address(${python(`${host}:8080`)}, options) as robot:
         print([r.name for r in robot.resource_names])
         images, _ = await Camera.from_robot(robot, "cam").get_images()
@@ -44,7 +47,7 @@ async def main():
     data, count, last = await client.data_client.binary_data_by_filter(
         create_filter(robot_id=${python(machine.id)}), limit=10)
     for item in data:
-        print(item.metadata.time_requested, item.metadata.file_name, list(item.metadata.capture_metadata.tags))
+        print(item.metadata.time_requested.ToDatetime(), item.metadata.file_name, list(item.metadata.capture_metadata.tags))
     client.close()
 
 asyncio.run(main())`,
