@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+ROOT = Path(__file__).resolve().parents[2]
+#: `GLEANER_JOURNEY_IMAGES=docs/images make journey` renews the pictures of the documentation.
+IMAGES = ROOT / os.environ.get("GLEANER_JOURNEY_IMAGES", "test-results")
 SECONDS = 1000
 
 

@@ -29,6 +29,9 @@ class RestClient:
     def get(self, path: str) -> Any:
         return self._json("GET", path)
 
+    def get_bytes(self, path: str) -> bytes:
+        return self._send(urllib.request.Request(f"{self._address}/api{path}"))
+
     def post(self, path: str, body: Any) -> Any:
         return self._json("POST", path, body)
 
