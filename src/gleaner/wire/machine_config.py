@@ -33,7 +33,9 @@ class CloudConfig(_Section):
     api_key: ApiKey | None = None
     app_address: str = Field(default="", description="gRPC address of the app, e.g. http://127.0.0.1:8091.")
     web_address: str = Field(default="", description="HTTP address of the app, e.g. http://127.0.0.1:8090.")
-    ca_certificate: str = Field(default="", description="PEM of the app's own certificate authority, pinned by the machine.")
+    ca_certificate: str = Field(
+        default="", description="PEM of the app's own certificate authority, pinned by the machine."
+    )
     refresh_interval_s: float = Field(default=10.0, gt=0, le=3600, description="How often the configuration is polled.")
     organization_id: str = Field(default="", alias="primary_org_id")
     location_id: str = ""
@@ -180,7 +182,9 @@ def parse_config(value: Any, source: str = "machine configuration") -> MachineCo
     try:
         return MachineConfig.model_validate(value)
     except ValidationError as error:
-        raise ConfigProblem([(format_path(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in error.errors()], source) from error
+        raise ConfigProblem(
+            [(format_path(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in error.errors()], source
+        ) from error
 
 
 def format_path(parts: tuple[int | str, ...]) -> str:

@@ -8,6 +8,7 @@ the addresses of the local `cloud` section have no place in the message and are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
@@ -63,7 +64,7 @@ def from_proto(message: RobotConfig) -> dict[str, Any]:
     """The configuration as JSON, in the form that `machine_config.parse_config` reads."""
     config: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     for group in ("components", "services"):
-        _each(config, f"{group}.*", lambda r, kind=group[:-1]: _resource_from_message(r, kind))
+        _each(config, f"{group}.*", partial(_resource_from_message, kind=group[:-1]))
     _each(config, "remotes.*.frame", frame_from_message)
     for path in _DURATIONS:
         _each(config, path, _duration_from_message)

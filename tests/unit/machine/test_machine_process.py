@@ -64,6 +64,7 @@ def refused(folder: Path, content: str) -> str:
     """What a machine that cannot start says: one line, exit code 2."""
     path = folder / "machine.json"
     path.write_text(content)
+    path.chmod(0o600)
     result = subprocess.run(command(path, folder / "home"), capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2, result
     [line] = [line for line in result.stderr.splitlines() if " INFO " not in line]
