@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running_app import RunningApp, running_app
@@ -27,6 +29,7 @@ from gleaner.wire.sync_frames import (
     Piece,
     PieceAck,
     Resume,
+    SlowDown,
     Status,
     decode,
     encode,
@@ -203,3 +206,31 @@ def test_unknown_dataset_is_told_and_the_file_is_kept(app: RunningApp) -> None:
         answer = ask(socket, Batch(1, (entry(part[0], "a/b.txt", b"x", dataset_ids=("gone",)),), (b"x",)))
     assert isinstance(answer, Ack) and answer.results[0].status is Status.STORED
     assert "gone" in answer.results[0].message
+
+
+def test_more_than_the_app_can_hold_slows_the_machine_down_and_loses_nothing(tmp_path: Path) -> None:
+    with running_app(tmp_path, max_bytes_in_flight=1 << 20) as app:
+        part = app.new_part()
+        write = app.context.packs.write
+        held = threading.Event()
+
+        def slow_write(*args: Any, **kwargs: Any) -> Any:
+            held.wait(20)
+            return write(*args, **kwargs)
+
+        app.context.packs.write = slow_write  # type: ignore[method-assign]
+        with syncing(app, part) as socket:
+            for seq in range(4):
+                data = [capture(seq * 10 + n, bytes([seq, n]) * 100_000) for n in range(4)]
+                entries = tuple(entry(part[0], f"{seq}/{n}.capture", one) for n, one in enumerate(data))
+                socket.send(encode(Batch(seq, entries, tuple(data))))
+            first = decode(socket.recv(30))
+            assert isinstance(first, SlowDown) and first.seconds > 0 and "waiting" in first.message
+            held.set()
+            acks = set[int]()
+            while len(acks) < 4:
+                answer = decode(socket.recv(30))
+                if isinstance(answer, Ack):
+                    assert {one.status for one in answer.results} == {Status.STORED}
+                    acks.add(answer.seq)
+        assert app.context.items.count(app.owner, ItemFilter())[0] == 16
