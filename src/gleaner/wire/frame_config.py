@@ -20,7 +20,7 @@ _SHAPES = ("box", "sphere", "capsule", "point")
 def frame_to_message(frame: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON form of `viam.app.v1.Frame`. Raises ValueError naming the part that cannot be expressed."""
     message: dict[str, Any] = {"parent": frame.get("parent", "")}
-    if frame.get("translation"):
+    if frame.get("translation") is not None:
         message["translation"] = dict(frame["translation"])
     if frame.get("orientation"):
         message["orientation"] = _orientation_to_message(frame["orientation"])
