@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from grpclib.client import Channel
@@ -13,7 +14,9 @@ from viam.services.vision import VisionClient
 
 def accuracy_on(home: Path, vision: str, pictures: Sequence[tuple[bytes, str]], threshold: float) -> float:
     """Share of JPEG pictures whose best label above the threshold is the expected one ("" = none above it)."""
-    return asyncio.run(_accuracy(home, vision, pictures, threshold))
+    # Playwright's synchronous API runs an event loop in this thread already.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(_accuracy(home, vision, pictures, threshold))).result()
 
 
 async def _accuracy(home: Path, vision: str, pictures: Sequence[tuple[bytes, str]], threshold: float) -> float:
