@@ -26,7 +26,7 @@ class Pages:
     def picture(self, name: str) -> None:
         """Keeps a screenshot for the documentation."""
         IMAGES.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=IMAGES / f"{name}.png")
+        self.page.screenshot(path=IMAGES / f"{name}.jpg", type="jpeg", quality=88)
 
     # --- Data -----------------------------------------------------------------------------------------------------
     def open_data(self, **filters: str) -> None:

@@ -114,6 +114,8 @@ def test_journey_loop_from_driving_to_recognising(demo: DemoStack, trace_file: P
         pages.picture("control")
         expect(page.get_by_role("region", name="Recognition")).to_contain_text(" ms")
 
+        take_pictures_of_every_page(pages, machine["id"])
+
         report = page.request.get(f"{demo.web}/api/ml_models?organization_id={machine['organization_id']}").json()[0]
         threshold = report["versions"][0]["suggested_threshold"]
         sim_accuracy = accuracy_on(demo.data_dir / "rover", f"{MODEL}-vision", held_out_views(), threshold)
@@ -136,6 +138,33 @@ def park_in_front_of(label: str, pages: Pages, machine_id: str, trace: Trace) ->
         if what_is_in_view(trace.now()) == label:
             return
     pytest.fail(f"the rover could not be parked so that it sees {label} alone")
+
+
+def take_pictures_of_every_page(pages: Pages, machine_id: str) -> None:
+    """For the documentation, and for a person to look at; each page must at least come up."""
+    page = pages.page
+    for name, path, landmark in (
+        ("machines", "/machines", "rover"),
+        ("logs", f"/machines/{machine_id}/logs", "is ready"),
+        ("datasets", "/datasets", "arena"),
+        ("train", "/train", MODEL),
+        ("models", "/models", MODEL),
+        ("sensors", "/data?kind=reading", "computer"),
+        ("settings", "/settings", "API keys"),
+    ):
+        page.goto(f"{pages.web}{path}")
+        expect(page.get_by_text(landmark).first).to_be_visible(timeout=10 * SECONDS)
+        page.wait_for_timeout(700)
+        pages.picture(name)
+    page.goto(f"{pages.web}/datasets")
+    page.get_by_role("link", name="Dataset arena", exact=True).click()
+    pages.cells().first.locator("img.in").wait_for()
+    pages.picture("dataset")
+    pages.open_data(tag="red_star")
+    pages.cells().first.dblclick()
+    page.get_by_role("dialog", name="Picture").wait_for()
+    page.wait_for_timeout(700)
+    pages.picture("picture")
 
 
 def held_out_views() -> list[tuple[bytes, str]]:
