@@ -161,7 +161,7 @@ def take_pictures_of_every_page(pages: Pages, machine_id: str) -> None:
     pages.cells().first.locator("img.in").wait_for()
     pages.picture("dataset")
     pages.open_data(tag="red_star")
-    pages.cells().first.dblclick()
+    pages.cells().first.click()
     page.get_by_role("dialog", name="Picture").wait_for()
     page.wait_for_timeout(700)
     pages.picture("picture")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from journey_pages import SECONDS, Pages
@@ -36,6 +37,12 @@ def folder(photos: Path, tmp_path: Path) -> Path:
         for photo in sorted((photos / "signs" / digit).glob("*.jpg"))[:20]:
             shutil.copy(photo, target)
     return tmp_path / "photos"
+
+
+def setup_file(command: str) -> dict[str, Any]:
+    """The JSON inside the command that the page gives to paste."""
+    found: dict[str, Any] = json.loads(command[command.index("{") : command.rindex("}") + 1])
+    return found
 
 
 def configure(pages: Pages, folder: Path) -> None:
@@ -84,7 +91,7 @@ def test_journey_signs_on_photos_of_a_folder(
     with local_page(chromium) as page:
         pages = Pages(page, demo.web)
         pages.log_in(demo.new_login_link())
-        setup = json.loads(pages.add_machine("sign-reader"))
+        setup = setup_file(pages.add_machine("sign-reader"))
         machine.start({**setup, "network": {"bind_address": f"127.0.0.1:{free_ports(1)[0]}"}})
         expect(page.get_by_text("sign-reader is connected")).to_be_visible(timeout=20 * SECONDS)
         configure(pages, folder)
