@@ -123,7 +123,7 @@ class Pages:
 
     def add_resource(self, search: str, title: str, name: str) -> Locator:
         """On the Configure tab. Returns the new card."""
-        self.page.get_by_role("button", name="Add a component or service").click()
+        self.page.get_by_role("button", name="Add a component or service").first.click()
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_label("Find a component or service").fill(search)
         dialog.get_by_role("button", name=re.compile(title)).first.click()

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import simplejpeg
 from grpclib.client import Channel
-from viam.media.video import CameraMimeType, ViamImage
-from viam.services.vision import VisionClient
+from viam.gen.service.vision.v1.vision_grpc import VisionServiceStub
+from viam.gen.service.vision.v1.vision_pb2 import GetClassificationsRequest
+
+from gleaner.machine.home import MachineHome
 
 
 def accuracy_on(home: Path, vision: str, pictures: Sequence[tuple[bytes, str]], threshold: float) -> float:
@@ -20,14 +23,17 @@ def accuracy_on(home: Path, vision: str, pictures: Sequence[tuple[bytes, str]], 
 
 
 async def _accuracy(home: Path, vision: str, pictures: Sequence[tuple[bytes, str]], threshold: float) -> float:
-    from gleaner.machine.home import MachineHome
-
     channel = Channel(path=str(MachineHome(home).socket_path))
     try:
-        client = VisionClient(vision, channel)  # type: ignore[arg-type]
+        # Not viam-sdk's client: it cannot read the size of these photos, whose JPEG headers carry EXIF data.
+        stub = VisionServiceStub(channel)
         right = 0
         for jpeg, expected in pictures:
-            best = await client.get_classifications(ViamImage(jpeg, CameraMimeType.JPEG), 1)
+            height, width, _colour, _sampling = simplejpeg.decode_jpeg_header(jpeg)
+            request = GetClassificationsRequest(
+                name=vision, image=jpeg, width=width, height=height, mime_type="image/jpeg", n=1
+            )
+            best = (await stub.GetClassifications(request)).classifications
             said = best[0].class_name if best and best[0].confidence >= threshold else ""
             right += said == expected
         return right / len(pictures)
