@@ -88,7 +88,6 @@ def test_other_sites_cannot_act_with_our_cookie(app: RunningApp, origin: str) ->
     assert own.status_code == 200
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # one function answers GET and HEAD of a package
 def test_openapi_describes_the_answers(app: RunningApp) -> None:
     schema = app.client.get("/api/openapi.json").json()
     assert "ItemModel" in schema["components"]["schemas"]

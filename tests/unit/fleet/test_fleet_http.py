@@ -8,6 +8,7 @@ import httpx
 import pytest_asyncio
 from fleet_world import Fleet
 
+from described_answers import described_answers
 from gleaner.app.http.app_factory import create_app
 from gleaner.app.services.auth import COOKIE
 from gleaner.app.services.packages import NewPackage
@@ -17,8 +18,9 @@ ORIGIN = "http://gleaner.test"
 
 @pytest_asyncio.fixture
 async def web(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(fleet.context))
-    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+    app = create_app(fleet.context)
+    hooks = described_answers(app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, event_hooks=hooks) as client:
         yield client
 
 

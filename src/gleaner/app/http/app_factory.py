@@ -24,6 +24,7 @@ from gleaner.app.http import (
     sync,
     upload,
 )
+from gleaner.app.http.answers import ErrorAnswer
 from gleaner.app.http.errors import error_body, install_error_handlers
 from gleaner.app.http.static import SecurityHeaders, install_pages
 
@@ -32,7 +33,14 @@ _ROUTERS = (auth, fleet, items, upload, readings, datasets, jobs, ml_models, eve
 
 
 def create_app(context: AppContext) -> FastAPI:
-    app = FastAPI(title="Gleaner", version=__version__, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Gleaner",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": ErrorAnswer, "description": "What failed, and what to do next"}},
+    )
     app.state.context = context
     install_error_handlers(app)
     for module in _ROUTERS:

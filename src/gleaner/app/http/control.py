@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from gleaner.app.caller import Caller
 from gleaner.app.context import AppContext
 from gleaner.app.errors import Unavailable
 from gleaner.app.http.deps import CallerDep, ContextDep
+from gleaner.app.http.models_fleet import Command, CommandResult, LiveReadings
 from gleaner.app.live.frames import as_jpeg
 from gleaner.app.live.robot import Robot
 from gleaner.app.services.fleet_values import iso
@@ -23,13 +22,7 @@ router = APIRouter(prefix="/api/parts/{part_id}")
 _BOUNDARY = "gleanerframe"
 
 
-class Command(BaseModel):
-    resource: str
-    api: str
-    command: dict[str, Any] = {}
-
-
-@router.get("/cameras/{name}/image.jpg", response_class=Response)
+@router.get("/cameras/{name}/image.jpg", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
 async def image(part_id: str, name: str, context: ContextDep, caller: CallerDep) -> Response:
     robot = await _robot(context, caller, part_id)
     picture = await robot.image(name)
@@ -40,7 +33,11 @@ async def image(part_id: str, name: str, context: ContextDep, caller: CallerDep)
     return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
 
-@router.get("/cameras/{name}/stream.mjpeg", response_class=StreamingResponse)
+@router.get(
+    "/cameras/{name}/stream.mjpeg",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"multipart/x-mixed-replace": {}}}},
+)
 async def stream(part_id: str, name: str, context: ContextDep, caller: CallerDep) -> StreamingResponse:
     """For VLC, `curl` and other programs that read multipart JPEG."""
     await _robot(context, caller, part_id)
@@ -49,15 +46,15 @@ async def stream(part_id: str, name: str, context: ContextDep, caller: CallerDep
 
 
 @router.get("/sensors/{name}/readings")
-async def readings(part_id: str, name: str, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
+async def readings(part_id: str, name: str, context: ContextDep, caller: CallerDep) -> LiveReadings:
     robot = await _robot(context, caller, part_id)
-    return {"readings": await robot.readings(name), "time": iso(time.time_ns())}
+    return LiveReadings(readings=await robot.readings(name), time=iso(time.time_ns()) or "")
 
 
 @router.post("/command")
-async def command(part_id: str, body: Command, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
+async def command(part_id: str, body: Command, context: ContextDep, caller: CallerDep) -> CommandResult:
     robot = await _robot(context, caller, part_id)
-    return {"result": await robot.command(body.api, body.resource, body.command)}
+    return CommandResult(result=await robot.command(body.api, body.resource, body.command))
 
 
 async def _robot(context: AppContext, caller: Caller, part_id: str) -> Robot:

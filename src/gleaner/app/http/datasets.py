@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from gleaner.app.http.answers import Done
 from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.http.item_models import Body, Changed, Chosen, FacetModel, facet_models
 from gleaner.app.services.datasets_values import Dataset
@@ -103,9 +104,9 @@ def rename(context: ContextDep, caller: CallerDep, dataset_id: str, body: Rename
 
 
 @router.delete("/{dataset_id}")
-def delete(context: ContextDep, caller: CallerDep, dataset_id: str) -> dict[str, str]:
+def delete(context: ContextDep, caller: CallerDep, dataset_id: str) -> Done:
     context.datasets.delete(caller, dataset_id)
-    return {}
+    return Done()
 
 
 @router.post("/{dataset_id}/items")

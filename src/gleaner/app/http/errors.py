@@ -53,15 +53,18 @@ async def _app_error(request: Request, err: Exception) -> Response:
 
 async def _validation_error(request: Request, err: Exception) -> Response:
     assert isinstance(err, RequestValidationError)
-    problems = [
-        {"path": ".".join(str(part) for part in problem["loc"]), "message": str(problem["msg"]), "hint": ""}
-        for problem in err.errors()
-    ]
-    first = problems[0] if problems else {"path": "request", "message": "not valid"}
-    body = error_body(
-        "invalid_input", f"{first['path']}: {first['message']}", "Correct the request and send it again.", problems
-    )
+    problems = [_problem(problem) for problem in err.errors()]
+    first = problems[0] if problems else {"path": "request", "message": "not valid", "hint": ""}
+    hint = first["hint"] or "Correct the request and send it again."
+    body = error_body("invalid_input", f"{first['path']}: {first['message']}", hint, problems)
     return JSONResponse(body, 400)
+
+
+def _problem(problem: dict[str, Any]) -> dict[str, str]:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return {"path": path, "message": "there is no such field here", "hint": "Check its spelling or leave it out."}
+    return {"path": path, "message": str(problem["msg"]), "hint": ""}
 
 
 async def _http_error(request: Request, err: Exception) -> Response:

@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from gleaner.app.errors import InvalidInput
+from gleaner.app.http.answers import Done
 from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.http.item_models import (
     Body,
@@ -152,9 +153,9 @@ def update_box(context: ContextDep, caller: CallerDep, row: int, box_id: str, bo
 
 
 @router.delete("/{row}/boxes/{box_id}")
-def remove_box(context: ContextDep, caller: CallerDep, row: int, box_id: str) -> dict[str, str]:
+def remove_box(context: ContextDep, caller: CallerDep, row: int, box_id: str) -> Done:
     context.items.remove_box(caller, row, box_id)
-    return {}
+    return Done()
 
 
 def _download_headers(item: Item) -> dict[str, str]:

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
-from pydantic import BaseModel
 
+from gleaner.app.http.answers import Done
 from gleaner.app.http.deps import CallerDep, ContextDep
-from gleaner.app.services.jobs import DEFAULT_S, TrainingRequest
+from gleaner.app.http.models_learning import JobLineModel, JobLogs, JobModel, NewJob
 
 router = APIRouter(prefix="/api/training_jobs")
 
 
-class NewJob(BaseModel):
-    dataset_id: str
-    model_name: str
-    model_type: str = "single_label_classification"
-    labels: list[str]
-    time_budget_s: float = DEFAULT_S
-
-
 @router.get("")
-def list_jobs(organization_id: str, context: ContextDep, caller: CallerDep) -> list[dict[str, Any]]:
-    return [job.as_json() for job in context.jobs.listed(caller, organization_id)]
+def list_jobs(organization_id: str, context: ContextDep, caller: CallerDep) -> list[JobModel]:
+    return [JobModel.of(job) for job in context.jobs.listed(caller, organization_id)]
 
 
 @router.post("")
-def submit(body: NewJob, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
-    request = TrainingRequest(
-        body.dataset_id, body.model_name, body.model_type, body.labels, time_budget_s=body.time_budget_s
-    )
-    return context.jobs.submit(caller, request).as_json()
+def submit(body: NewJob, context: ContextDep, caller: CallerDep, organization_id: str = "") -> JobModel:
+    return JobModel.of(context.jobs.submit(caller, body.to_request(organization_id)))
 
 
 @router.get("/{job_id}")
-def get_job(job_id: str, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
-    return context.jobs.get(caller, job_id).as_json()
+def get_job(job_id: str, context: ContextDep, caller: CallerDep) -> JobModel:
+    return JobModel.of(context.jobs.get(caller, job_id))
 
 
 @router.delete("/{job_id}")
-def delete_job(job_id: str, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
+def delete_job(job_id: str, context: ContextDep, caller: CallerDep) -> Done:
     context.jobs.delete(caller, job_id)
-    return {}
+    return Done()
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, context: ContextDep, caller: CallerDep) -> dict[str, Any]:
-    return context.jobs.cancel(caller, job_id).as_json()
+def cancel(job_id: str, context: ContextDep, caller: CallerDep) -> JobModel:
+    return JobModel.of(context.jobs.cancel(caller, job_id))
 
 
 @router.get("/{job_id}/logs")
-def logs(job_id: str, context: ContextDep, caller: CallerDep, after: int = 0) -> dict[str, Any]:
-    return {"logs": [line.as_json() for line in context.jobs.logs(caller, job_id, after)]}
+def logs(job_id: str, context: ContextDep, caller: CallerDep, after: int = 0) -> JobLogs:
+    lines = context.jobs.logs(caller, job_id, after)
+    return JobLogs(logs=[JobLineModel.model_validate(line.as_json()) for line in lines])

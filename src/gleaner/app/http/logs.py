@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from gleaner.app.http.deps import CallerDep, ContextDep
+from gleaner.app.http.models_fleet import LogLineModel, LogPageModel
 
 router = APIRouter()
 
@@ -20,6 +21,6 @@ def part_logs(
     search: str = "",
     before: int | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> dict[str, Any]:
+) -> LogPageModel:
     page = context.logs.page(caller, part_id, levels=level or [], search=search, before=before, limit=limit)
-    return {"logs": [line.as_json() for line in page.lines], "next": page.next}
+    return LogPageModel(logs=[LogLineModel.model_validate(line.as_json()) for line in page.lines], next=page.next)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
@@ -12,11 +13,15 @@ from gleaner.app.services.packages import Package, PackageService
 
 router = APIRouter()
 _PATH = "/api/packages/{organization_id}/{name}/{version}.tar.gz"
+ARCHIVE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-gzip": {}}, "description": "The archive, tar.gz"},
+    206: {"content": {"application/x-gzip": {}}, "description": "The range that was asked for"},
+}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
 @router.head(_PATH, response_class=Response, include_in_schema=False)
-@router.get(_PATH, response_class=Response)
+@router.get(_PATH, response_class=Response, responses=ARCHIVE)
 def download(
     organization_id: str, name: str, version: str, request: Request, context: ContextDep, caller: CallerDep
 ) -> Response:

@@ -122,7 +122,7 @@ def deployment_state(
     if reported.get("state") == "failed":
         return "failed", str(reported.get("error") or "the machine could not get the package")
     if reported.get("state") != "ready":
-        return str(reported.get("state") or "downloading"), ""
+        return "loading" if reported.get("state") == "loading" else "downloading", ""
     resources = {r.get("name"): r for r in status.get("resources") or []}
     for name in (names.mlmodel, names.vision):
         resource = resources.get(name, {})

@@ -17,7 +17,7 @@ from gleaner.app.services import fleet_tables as t
 from gleaner.app.services.fleet_config import ConfigStore
 from gleaner.app.services.fleet_places import PlaceService, checked_name
 from gleaner.app.services.fleet_presence import Presence
-from gleaner.app.services.fleet_values import Machine, Part, Place, iso
+from gleaner.app.services.fleet_values import Machine, Part, Place, host_info, iso
 from gleaner.app.services.tokens import hash_secret, new_secret
 
 MOST_SECRETS = 2
@@ -241,12 +241,12 @@ class FleetService(PlaceService):
         return {
             "online_state": self.presence.online_state(part_id, saved),
             "last_seen": iso(now.last_seen_ns or saved),
-            "info": now.info or info,
+            "info": host_info(now.info or info),
             "config_revision": self.configs.served(part_id).revision,
-            "running_revision": reported.get("revision", ""),
-            "resources": reported.get("resources", []),
-            "packages": reported.get("packages", []),
-            "capture": reported.get("capture") or {},
+            "running_revision": reported.get("revision") or "",
+            "resources": reported.get("resources") or [],
+            "packages": reported.get("packages") or [],
+            "capture": reported.get("capture") or None,
         }
 
     def recent_items(self, machine_ids: list[str]) -> dict[str, int]:

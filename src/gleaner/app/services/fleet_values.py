@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +70,14 @@ class Place:
     location_id: str
     location_name: str
     organization_id: str
+
+
+def host_info(info: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a machine told about its computer, every field there; empty before it was heard from."""
+    told = info or {}
+    ips = told.get("ips")
+    texts = {name: str(told.get(name) or "") for name in ("version", "host", "os", "platform")}
+    return {**texts, "ips": [str(ip) for ip in ips] if isinstance(ips, list) else []}
 
 
 def iso(time_ns: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from gleaner.app.caller import Caller
@@ -10,6 +11,8 @@ from gleaner.app.errors import NotFound
 from gleaner.app.services.deploy import DeployService
 from gleaner.app.services.fleet_values import iso
 from gleaner.app.services.packages import ML_MODEL, Package, PackageService
+
+_DATASET = {"id", "name", "version", "item_count"}
 
 
 class MlModelService:
@@ -45,21 +48,30 @@ class MlModelService:
         return {
             "id": f"{organization_id}:{name}",
             "name": name,
-            "model_type": newest.get("model_type", ""),
-            "labels": newest.get("labels", []),
+            "model_type": str(newest.get("model_type") or ""),
+            "labels": _texts(newest.get("labels")),
             "versions": [_version(package) for package in versions],
             "deployments": [d.as_json() for d in self._deploy.deployments(caller, organization_id, name)],
         }
 
 
 def _version(package: Package) -> dict[str, Any]:
-    about = package.about
+    # What an uploaded package says about itself is anything; what training wrote has the right types.
+    about, dataset = package.about, package.about.get("dataset")
     return {
         "version": package.version,
         "created_at": iso(package.created_ns),
-        "accuracy": about.get("accuracy"),
-        "suggested_threshold": about.get("suggested_threshold"),
+        "accuracy": _number(about.get("accuracy")),
+        "suggested_threshold": _number(about.get("suggested_threshold")),
         "size_bytes": package.size_bytes,
-        "job_id": about.get("job_id"),
-        "dataset": about.get("dataset"),
+        "job_id": job_id if isinstance(job_id := about.get("job_id"), str) else None,
+        "dataset": dataset if isinstance(dataset, dict) and dataset.keys() >= _DATASET else None,
     }
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _texts(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
