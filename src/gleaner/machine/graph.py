@@ -149,7 +149,8 @@ class ResourceGraph:
                 if node.become(state, reason) and state is State.UNHEALTHY:
                     node.log.error("%s", reason)
             elif now >= node.retry_at:
-                node.become(State.CONFIGURING, node.error)
+                if node.state is not State.UNHEALTHY:  # what failed stays so, with its reason, until a retry works
+                    node.become(State.CONFIGURING, node.error)
                 node.build = asyncio.create_task(self._build(node), name=f"build {node.key}")
 
     def _why_not_buildable(self, node: Node) -> str:

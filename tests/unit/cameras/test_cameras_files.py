@@ -18,7 +18,7 @@ from gleaner.machine.models import camera_image_dir, camera_image_file, camera_v
 from gleaner.machine.models.camera_image_dir import ImageDirAttributes, Player
 from gleaner.machine.models.camera_video import VideoAttributes, VideoDriver
 from gleaner.machine.models.camera_webcam import WebcamAttributes, WebcamDriver, complete_jpeg, devices
-from gleaner.machine.models.frames import DriverSource, SourceState
+from gleaner.machine.models.frames import DeviceLost, DriverSource, SourceState
 from gleaner.machine.models.photo_files import exif_orientation, load_photo
 from gleaner.machine.models.pictures import CameraProblem, decode_image
 
@@ -346,10 +346,36 @@ async def test_an_unplugged_webcam_is_lost_named_and_found_again(tmp_path, caplo
         source.stop()
 
 
-async def test_an_absent_webcam_names_the_devices_there_are(build):
-    camera = await build(camera_webcam.SPEC, video_path="/dev/video_none")
-    with pytest.raises(CameraProblem, match=r"/dev/video_none.*(devices here|there is no /dev/video)"):
-        await camera.get_images(timeout=10)
+async def test_an_absent_webcam_cannot_be_built_and_names_the_devices_there_are(build):
+    with pytest.raises(DeviceLost, match=r"/dev/video_none.*(devices here|there is no /dev/video)"):
+        await build(camera_webcam.SPEC, video_path="/dev/video_none")
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"), [("/dev/null", "Inappropriate ioctl"), ("/dev/video_none", "No such file")]
+)
+def test_ffmpeg_takes_the_options_and_fails_at_the_device(device: str, reason: str):
+    driver = WebcamDriver("cam", WebcamAttributes(video_path=device, width_px=640, height_px=480, frame_rate=30))
+    with pytest.raises(DeviceLost, match=rf"cannot open {device}: {reason}"):
+        driver.open()
+
+
+async def test_a_webcam_that_was_opened_ahead_is_not_opened_twice(tmp_path):
+    path, opened = write_video(tmp_path / "v.mkv", frames=3, codec="libx264"), []
+
+    def opener(_device: str, _options: dict[str, str]):
+        opened.append(av.open(str(path)))
+        return opened[-1]
+
+    driver = WebcamDriver("cam", WebcamAttributes(), opener, lambda: ["/dev/video0"])
+    driver.open()
+    source = DriverSource("cam", driver.run, LOG, max_age_s=60, retry_s=60)
+    source.start()
+    try:
+        assert (await source.read(10)).width_px == 64
+        assert len(opened) == 1
+    finally:
+        source.stop()
 
 
 def test_devices_are_listed_by_number(tmp_path):

@@ -103,6 +103,22 @@ async def test_a_failed_resource_is_tried_again_by_itself(tmp_path: Path) -> Non
     await bench.graph.close()
 
 
+async def test_a_resource_that_keeps_failing_stays_unhealthy_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, retry_s=0.01)
+    bench.world.failures["a"] = ValueError("unplugged")
+    await bench.apply(thing("a"))
+    seen: list[str] = []
+    bench.graph.on_change(lambda: seen.append(bench.states()["a"]))
+    await until(lambda: len(seen) >= 3)
+    assert set(seen) == {"unhealthy"}
+    assert [record.message for record in caplog.records].count(
+        "rdk:component:sensor/a could not start and is retried: unplugged"
+    ) == 1
+    await bench.graph.close()
+
+
 async def test_a_failed_resource_is_tried_again_on_any_change(bench: Bench) -> None:
     bench.world.failures["a"] = ValueError("unplugged")
     await bench.apply(thing("a"))

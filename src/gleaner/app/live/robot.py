@@ -139,12 +139,18 @@ async def _calling(what: str) -> AsyncIterator[None]:
         if error.status is Status.UNAVAILABLE:
             raise Unavailable(f"{what} is not available: {message}", "Look at the machine's logs.") from error
         raise MachineCallFailed(
-            f"{what}: {message}", "Look at its card in CONFIGURE and at the machine's logs."
+            _plainly(what, message), "Look at its card in CONFIGURE and at the machine's logs."
         ) from error
     except (StreamTerminatedError, ProtocolError, ConnectionError) as error:
         raise Unavailable("the machine went offline", "Wait until it is back; its page shows when.") from error
     except TimeoutError as error:
         raise Unavailable(f"{what} did not answer in {CALL_S:g} s", "Look at the machine's logs.") from error
+
+
+def _plainly(what: str, message: str) -> str:
+    """A machine's error for a person: without Viam's wrapping, and with the resource's name in it once."""
+    reason = message.rpartition("not available; reason=")[2]
+    return reason if reason.startswith(f"{what.removeprefix('the ')}: ") else f"{what}: {reason}"
 
 
 def _stub(api: str, name: str, channel: PipeChannel) -> Any:

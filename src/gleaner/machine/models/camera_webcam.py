@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -77,10 +78,14 @@ def devices(folder: Path = Path("/dev")) -> list[str]:
 Opener = Callable[[str, dict[str, str]], "InputContainer"]
 
 
+NONBLOCK = "+4"
+"""AVFMT_FLAG_NONBLOCK of FFmpeg's avformat.h: its option `fflags` has no name for it."""
+
+
 def open_v4l2(path: str, options: dict[str, str]) -> InputContainer:
     import av
 
-    return av.open(path, format="v4l2", options={**options, "fflags": "nonblock"}, timeout=(SILENT_S, SILENT_S))
+    return av.open(path, format="v4l2", options={**options, "fflags": NONBLOCK}, timeout=(SILENT_S, SILENT_S))
 
 
 class WebcamDriver:
@@ -97,12 +102,17 @@ class WebcamDriver:
         self._settings = attributes
         self._open = opener
         self._find = find
+        self._opened: InputContainer | None = None
+
+    def open(self) -> None:
+        """For the `run` that follows. Raises DeviceLost, naming the devices there are, when the camera is absent or busy."""
+        self._opened = self._first_that_opens()
 
     def run(self, feed: Feed) -> None:
         """Until the feed stops. Raises DeviceLost, naming the devices there are, when it is absent, busy or unplugged."""
         import av
 
-        container = self._first_that_opens()
+        container, self._opened = self._opened or self._first_that_opens(), None
         try:
             with container:
                 self._follow(container, feed)
@@ -117,12 +127,12 @@ class WebcamDriver:
         present = self._find()
         wanted = [self._settings.video_path] if self._settings.video_path else list(present)
         there_are = (
-            f"devices here: {', '.join(present)}"
+            f"devices here: {', '.join(present)}; is another program using it?"
             if present
             else "there is no /dev/video* on this machine: plug the camera in"
         )
         if not wanted:
-            raise DeviceLost(f"camera {self._name}: no camera found; {there_are}")
+            raise DeviceLost(f"camera {self._name}: {there_are}")
         faults = []
         for path in wanted:
             for options in self._option_sets():
@@ -131,9 +141,7 @@ class WebcamDriver:
                 except (av.FFmpegError, OSError) as error:
                     fault = f"{path}: {error.strerror or error}"
             faults.append(fault)
-        raise DeviceLost(
-            f"camera {self._name}: cannot open {'; '.join(faults)}. {there_are}; is another program using it?"
-        )
+        raise DeviceLost(f"camera {self._name}: cannot open {'; '.join(faults)}; {there_are}")
 
     def _option_sets(self) -> list[dict[str, str]]:
         settings: dict[str, str] = {}
@@ -208,6 +216,9 @@ def _huffman_tables() -> bytes:
 async def build(context: BuildContext) -> FrameCamera:
     attributes: WebcamAttributes = context.attributes
     driver = WebcamDriver(context.name, attributes)
+    # A camera that cannot be opened is a resource that cannot start: the machine shows why, and tries again by itself.
+    # One that is lost later stays, gives its error on reads, and is opened again by its source.
+    await asyncio.to_thread(driver.open)
     source = DriverSource(context.name, driver.run, context.log, max_age_s=0.5, join_s=2.0)
     inner, lens = attributes.intrinsic_parameters, attributes.distortion_parameters
     return FrameCamera(
