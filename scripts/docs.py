@@ -1,4 +1,4 @@
-"""Regenerates what is generated: the model catalogue, docs/configuration.md, and the web pages' types from OpenAPI.
+"""Regenerates what is generated: the model catalogue, docs/configuration.md, OpenAPI and the web pages' types from it.
 
 `python scripts/docs.py --check` changes nothing and fails when something is out of date.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CATALOG = ROOT / "src/gleaner/wire/model_catalog.json"
 REFERENCE = ROOT / "docs/configuration.md"
+OPENAPI = ROOT / "web/openapi.json"
+TYPES = ROOT / "web/src/lib/api/schema.d.ts"
 
 INTRODUCTION = """# Configuration reference
 
@@ -95,20 +98,35 @@ def wanted() -> dict[Path, str]:
     from gleaner.machine.models import all_specs
 
     catalog = render(all_specs())
-    return {CATALOG: catalog, REFERENCE: reference(json.loads(catalog)), ROOT / "web/openapi.json": openapi()}
+    return {CATALOG: catalog, REFERENCE: reference(json.loads(catalog)), OPENAPI: openapi()}
+
+
+def stale(expected: dict[Path, str]) -> list[Path]:
+    return [path for path, text in expected.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def types(*options: str) -> int:
+    """Writes TYPES from OPENAPI; with `--check` only tells by the exit code whether they are current."""
+    command = [sys.executable, str(ROOT / "scripts/web.py"), "run", "--silent", "api", "--", *options]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def check(old: list[Path]) -> int:
+    found = old if types("--check") == 0 else [*old, TYPES]
+    for path in found:
+        print(f"{path.relative_to(ROOT)} is out of date: run `make docs`", file=sys.stderr)
+    return bool(found)
 
 
 def main() -> int:
     expected = wanted()
-    stale = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
+    old = stale(expected)
     if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is out of date: run `make docs`", file=sys.stderr)
-        return bool(stale)
-    for path in stale:
-        path.write_text(expected[path])
-    print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in stale) or "everything was up to date")
-    return 0
+        return check(old)
+    for path in old:
+        path.write_text(expected[path], encoding="utf-8")
+    print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in old) or "everything was up to date")
+    return types()
 
 
 if __name__ == "__main__":

@@ -127,13 +127,13 @@ class PartConfigModel(Answer):
 
 class ConfigRevisionModel(Answer):
     revision: str
-    when: str | None
+    when: str
     edited_by: str
     config: dict[str, Any]
 
     @classmethod
     def of(cls, saved: SavedConfig) -> ConfigRevisionModel:
-        when = iso(saved.saved_ns)
+        when = iso(saved.saved_ns) or ""
         return cls(revision=saved.revision, when=when, edited_by=saved.edited_by, config=saved.config)
 
 

@@ -1,5 +1,5 @@
 /** The one door to the app: every failure becomes an ApiError that says what failed and what to do next. */
-import type { Problem } from "./types";
+import type { ErrorAnswer, Problem } from "./types";
 
 export class ApiError extends Error {
   constructor(
@@ -45,8 +45,8 @@ export function whenUnauthenticated(handler: () => void) {
 
 async function failure(response: Response): Promise<ApiError> {
   const body: unknown = await response.json().catch(() => null);
-  const error = (body as { error?: { code?: string; message?: string; hint?: string; problems?: Problem[] } } | null)?.error;
-  if (error?.message) return new ApiError(response.status, error.code ?? "", error.message, error.hint, error.problems);
+  const error = (body as Partial<ErrorAnswer> | null)?.error;
+  if (error?.message) return new ApiError(response.status, error.code, error.message, error.hint, error.problems);
   return new ApiError(response.status, "unexpected", `The app answered ${response.status} ${response.statusText}`, "Look at the app's terminal for the cause.");
 }
 

@@ -1,31 +1,25 @@
-/** What crosses the app's REST and WebSocket doors (docs/architecture.md), as the pages see it. */
+/**
+ * What crosses the app's REST and WebSocket doors, as the pages see it. REST's types are generated from its OpenAPI (`make docs`);
+ * written here by hand is only what OpenAPI does not describe: Viam's machine configuration, JSON Schema, the training report and
+ * the messages of the WebSockets (docs/architecture.md).
+ */
+import type { components } from "./schema";
 
-export type Ref = { id: string; name: string };
-export type Problem = { path: string; message: string; hint?: string };
+type Schemas = components["schemas"];
 
-export type Me = {
-  user: { id: string; email: string; name: string; has_password: boolean };
-  organizations: { id: string; name: string; role: string }[];
-  app: { version: string; web_address: string; grpc_address: string; tls: boolean; fingerprint: string };
-};
-export type ApiKey = { id: string; name: string; created_at: string; role: string; resource_type: string; resource_id: string };
-export type NewApiKey = ApiKey & { key: string };
-export type Location = { id: string; name: string; machine_count: number };
+export type Ref = Schemas["Named"];
+export type Problem = Schemas["ProblemModel"];
+export type ErrorAnswer = Schemas["ErrorAnswer"];
 
-export type OnlineState = "online" | "offline" | "awaiting_setup";
-export type PartInfo = { version?: string; host?: string; os?: string; platform?: string; ips?: string[] };
-export type Part = { id: string; name: string; main: boolean; online_state: OnlineState; last_seen: string | null; info: PartInfo | null };
-export type Machine = {
-  id: string;
-  name: string;
-  location: Ref;
-  organization_id: string;
-  online_state: OnlineState;
-  last_seen: string | null;
-  created_at: string;
-  items_48h: number;
-  parts: Part[];
-};
+export type Me = Schemas["MeModel"];
+export type ApiKey = Schemas["ApiKeyModel"];
+export type NewApiKey = Schemas["NewApiKeyModel"];
+export type Location = Schemas["LocationModel"];
+
+export type OnlineState = Machine["online_state"];
+export type PartInfo = Schemas["PartInfo"];
+export type Part = Schemas["PartModel"];
+export type Machine = Schemas["MachineModel"];
 
 export type CaptureMethod = {
   method: string;
@@ -49,36 +43,19 @@ export type MachineConfig = {
   packages?: { name: string; package: string; version?: string; type?: string }[];
   [key: string]: unknown;
 };
-export type PartConfig = { config: MachineConfig; revision: string; updated_at: string };
-export type ConfigRevision = { revision: string; when: string; edited_by: string; config: MachineConfig };
-export type SetupFile = { machine_json: { cloud: Record<string, unknown> }; install: string[]; run: string[] };
+export type PartConfig = Omit<Schemas["PartConfigModel"], "config"> & { config: MachineConfig };
+export type ConfigRevision = Omit<Schemas["ConfigRevisionModel"], "config"> & { config: MachineConfig };
+export type SetupFile = Schemas["SetupFileModel"];
 
-export type ResourceState = "unconfigured" | "configuring" | "ready" | "removing" | "unhealthy";
-export type ResourceStatus = { name: string; api: string; model: string; state: ResourceState; error: string };
-export type PackageStatus = { name: string; version: string; state: "downloading" | "loading" | "ready" | "failed"; error: string };
-export type Collector = {
-  component: string;
-  method: string;
-  captured: number;
-  stored: number;
-  waiting: number;
-  synced: number;
-  dropped: Record<string, number>;
-  frequency_hz: number;
-  last_error: string;
-};
-export type Ledger = { collectors: Collector[]; backlog_files: number; backlog_bytes: number; oldest_unsent: string | null; sync_error: string };
-export type PartStatus = {
-  online_state: OnlineState;
-  last_seen: string | null;
-  info: PartInfo | null;
-  config_revision: string;
-  running_revision: string | null;
-  resources: ResourceStatus[];
-  packages: PackageStatus[];
-  capture: Ledger | null;
-};
-export type LogLine = { id: string | number; time: string; level: string; logger?: string; message: string };
+export type ResourceStatus = Schemas["ResourceStatusModel"];
+export type ResourceState = ResourceStatus["state"];
+export type PackageStatus = Schemas["PackageStatusModel"];
+export type Collector = Schemas["CollectorModel"];
+export type Ledger = Schemas["LedgerModel"];
+export type PartStatus = Schemas["PartStatusModel"];
+/** A line of a machine's log or of a job's; only the first names its logger. */
+export type LogLine = Schemas["JobLineModel"] & Partial<Pick<Schemas["LogLineModel"], "logger">>;
+export type LogPage = Schemas["LogPageModel"];
 
 export type JsonSchema = {
   type?: string | string[];
@@ -112,135 +89,32 @@ export type JsonSchema = {
   examples?: unknown[];
   [key: string]: unknown;
 };
-export type CatalogModel = {
-  api: string;
-  model: string;
-  aliases?: string[];
-  title: string;
-  description: string;
-  icon: string;
-  attributes: JsonSchema;
-  capture: { method: string; title: string; default_hz: number; params: JsonSchema | null }[];
-};
+export type CaptureMethodSpec = Omit<Schemas["CaptureMethodModel"], "params"> & { params: JsonSchema | null };
+export type CatalogModel = Omit<Schemas["CatalogModel"], "attributes" | "capture"> & { attributes: JsonSchema; capture: CaptureMethodSpec[] };
 
-export type Box = { id: string; label: string; x_min: number; y_min: number; x_max: number; y_max: number; confidence: number | null };
-export type Score = { label: string; confidence: number | null };
-export type Item = {
-  row: number;
-  id: string;
-  kind: "image" | "point_cloud" | "file" | "reading";
-  file_name: string;
-  file_ext: string;
-  mime_type: string;
-  size_bytes: number;
-  width: number | null;
-  height: number | null;
-  captured_at: string;
-  received_at: string;
-  synced_at: string;
-  organization_id: string;
-  location: Ref | null;
-  machine: Ref | null;
-  part: Ref | null;
-  component_name: string;
-  component_type: string;
-  method: string;
-  tags: string[];
-  boxes: Box[];
-  classifications: Score[];
-  datasets: Ref[];
-};
-export type Facet = { value: string; label: string; count: number };
-export type Facets = { total: number; total_bytes: number; untagged: number } & Record<
-  "kinds" | "machines" | "locations" | "components" | "methods" | "mime_types" | "tags" | "labels" | "datasets",
-  Facet[]
->;
-export type ItemFilter = {
-  organization_id?: string;
-  location_id?: string[];
-  machine_id?: string[];
-  part_id?: string[];
-  component_name?: string[];
-  component_type?: string[];
-  method?: string[];
-  mime_type?: string[];
-  tag?: string[];
-  tagged?: "tagged" | "untagged";
-  label?: string[];
-  dataset_id?: string[];
-  start?: string;
-  end?: string;
-  kind?: Item["kind"];
-  search?: string;
-};
-export type Rows = { rows: number[] } | { filter: ItemFilter };
-export type ReadingSeries = { part: Ref; component_name: string; method: string; count: number; first: string; last: string; latest: Record<string, unknown> };
-export type ReadingRow = { time: string; readings: Record<string, unknown> };
+export type Box = Schemas["BoxModel"];
+export type Score = Schemas["ClassificationModel"];
+export type Item = Schemas["ItemModel"];
+export type Facet = Schemas["FacetModel"];
+export type Facets = Schemas["FacetsModel"];
+export type ItemFilter = Partial<Schemas["FilterModel"]>;
+export type Rows = Pick<Schemas["Chosen"], "rows" | "filter">;
+export type ReadingSeries = Schemas["SeriesModel"];
+export type ReadingRow = Schemas["ReadingModel"];
 
-export type DatasetVersion = { version: string; created_at: string; item_count: number; hash: string };
-export type Dataset = {
-  id: string;
-  name: string;
-  organization_id: string;
-  created_at: string;
-  item_count: number;
-  untagged: number;
-  labels: Facet[];
-  cover_rows: number[];
-  versions: DatasetVersion[];
-};
-export type DatasetCheck = { warnings: { message: string; hint: string }[]; counts: { label: string; count: number }[]; untagged: number };
+export type DatasetVersion = Schemas["VersionModel"];
+export type Dataset = Schemas["DatasetModel"];
+export type DatasetCheck = Schemas["Check"];
 
-export type Metrics = {
-  t_s: number;
-  step: number;
-  train_loss: number;
-  train_accuracy: number;
-  validation_loss: number | null;
-  validation_accuracy: number | null;
-};
-export type JobStatus = "pending" | "in_progress" | "completed" | "failed" | "canceled" | "canceling";
-export type ModelType = "single_label_classification" | "multi_label_classification" | "object_detection";
-export type Job = {
-  id: string;
-  status: JobStatus;
-  model_name: string;
-  model_version: string;
-  model_type: ModelType;
-  labels: string[];
-  dataset: { id: string; name: string; version: string; item_count: number };
-  organization_id: string;
-  created_at: string;
-  started_at: string | null;
-  ended_at: string | null;
-  time_budget_s: number;
-  progress: { fraction: number; phase: string; eta_s: number | null };
-  metrics: Metrics[];
-  warnings: string[];
-  error: { message: string; hint: string } | null;
-};
+export type Metrics = Schemas["MetricsModel"];
+export type Job = Schemas["JobModel"];
+export type JobStatus = Job["status"];
+export type ModelType = Job["model_type"];
 
-export type DeploymentState = "saving" | "downloading" | "loading" | "running" | "failed" | "offline";
-export type Deployment = {
-  part: Ref;
-  machine: Ref;
-  version: string;
-  state: DeploymentState;
-  error: string;
-  mlmodel: string;
-  vision: string;
-  transform: string;
-};
-export type ModelVersion = {
-  version: string;
-  created_at: string;
-  accuracy: number | null;
-  suggested_threshold: number | null;
-  size_bytes: number;
-  job_id: string | null;
-  dataset: { id: string; name: string; version?: string } | null;
-};
-export type MlModel = { id: string; name: string; model_type: ModelType; labels: string[]; versions: ModelVersion[]; deployments: Deployment[] };
+export type Deployment = Schemas["DeploymentModel"];
+export type DeploymentState = Deployment["state"];
+export type ModelVersion = Schemas["ModelVersionModel"];
+export type MlModel = Schemas["MlModelModel"];
 export type Report = {
   format: number;
   task: ModelType;

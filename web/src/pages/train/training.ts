@@ -7,7 +7,8 @@ export const MODEL_TYPES: { value: ModelType; title: string; text: string; isCom
   { value: "object_detection", title: "Object detection", text: "Where things are: learns from boxes instead of tags.", isComing: true },
 ];
 
-export const typeTitle = (type: ModelType): string => MODEL_TYPES.find((t) => t.value === type)?.title ?? type;
+/** Of a job's or a model's type; a model that was uploaded may have any, or none. */
+export const typeTitle = (type: string): string => MODEL_TYPES.find((t) => t.value === type)?.title ?? (type || "Uploaded");
 
 export const TIME_BUDGETS = [
   { seconds: 30, title: "30 s", text: "a first look" },
