@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from viam.robot.client import RobotClient
+from viam.rpc.dial import DialOptions
 
 
 @dataclass
@@ -52,6 +55,18 @@ def running_machine(folder: Path, config: dict[str, Any]) -> Iterator[RunningMac
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@asynccontextmanager
+async def open_robot(machine: RunningMachine) -> AsyncIterator[RobotClient]:
+    """A client of a machine without authentication, for reading: it keeps no session."""
+    dial = DialOptions(insecure=True, disable_webrtc=True)
+    options = RobotClient.Options(dial_options=dial, check_connection_interval=0, disable_sessions=True)
+    client = await RobotClient.at_address(f"localhost:{machine.port}", options)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def _start_lines(process: subprocess.Popen[str], folder: Path) -> list[str]:

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import simplejpeg
 import websockets
-from machine_process import RunningMachine, running_machine
+from machine_process import RunningMachine, open_robot, running_machine
 from sdk_journey import make_key, until
 from viam.components.camera import Camera
 from viam.proto.robot import ResourceStatus
 from viam.robot.client import RobotClient
-from viam.rpc.dial import DialOptions
 from viam.services.vision import VisionClient
 
 from demo_stack import DemoStack
@@ -97,13 +96,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMachine
 
 @pytest.fixture
 async def robot(machine: RunningMachine) -> AsyncIterator[RobotClient]:
-    dial = DialOptions(insecure=True, disable_webrtc=True)
-    options = RobotClient.Options(dial_options=dial, check_connection_interval=0, disable_sessions=True)
-    client = await RobotClient.at_address(f"localhost:{machine.port}", options)
-    try:
+    async with open_robot(machine) as client:
         yield client
-    finally:
-        await client.close()
 
 
 async def look(robot: RobotClient, name: str) -> np.ndarray:
