@@ -87,7 +87,10 @@ def openapi() -> str:
     with tempfile.TemporaryDirectory() as folder:
         context = build_context(Settings(data_dir=Path(folder)))
         try:
-            return json.dumps(create_app(context).openapi(), indent=1, sort_keys=True) + "\n"
+            description = create_app(context).openapi()
+            # The contract, not a release of it: the file changes only with the contract.
+            description["info"]["version"] = "any"
+            return json.dumps(description, indent=1, sort_keys=True) + "\n"
         finally:
             context.workers.shutdown()
             context.database.close()
