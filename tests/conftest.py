@@ -19,6 +19,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("GLEANER_KEY", None)
 
 
+ORDER = ("unit", "property", "compat", "fault", "journey")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick kinds first. The browser's last: Playwright keeps an event loop in the main thread while its browser is open."""
+    items.sort(key=lambda item: ORDER.index(item.path.relative_to(ROOT / "tests").parts[0]))
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
