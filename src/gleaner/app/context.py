@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gleaner.app.services.datasets import DatasetService
     from gleaner.app.services.deploy import DeployService
     from gleaner.app.services.fleet import FleetService
+    from gleaner.app.services.install import InstallLinks
     from gleaner.app.services.items import ItemService
     from gleaner.app.services.items_upload import FileUploads
     from gleaner.app.services.jobs import TrainingService
@@ -64,6 +65,7 @@ class AppContext:
     auth: AuthService = field(init=False)
     api_keys: KeyService = field(init=False)
     fleet: FleetService = field(init=False)
+    install: InstallLinks = field(init=False)
     logs: LogService = field(init=False)
     packs: PackStore = field(init=False)
     spool: Spool = field(init=False)

@@ -99,7 +99,7 @@ def test_a_restart_is_asked_for_once(fleet: Fleet) -> None:
 
 def test_setup_is_ready_to_paste_and_its_secret_works(fleet: Fleet) -> None:
     where = Addresses("https://gleaner.lan:8090", "https://gleaner.lan:8091", "PEM", "ab:cd")
-    setup = new_setup(fleet.context.fleet, fleet.owner, fleet.part_id, where)
+    setup = new_setup(fleet.context.fleet, fleet.context.install, fleet.owner, fleet.part_id, where)
     cloud = setup["machine_json"]["cloud"]
     assert cloud["app_address"] == "https://gleaner.lan:8091"
     assert cloud["web_address"] == "https://gleaner.lan:8090"

@@ -15,6 +15,7 @@ from gleaner.app.http import (
     datasets,
     events,
     fleet,
+    install,
     items,
     jobs,
     link,
@@ -28,8 +29,8 @@ from gleaner.app.http.answers import ErrorAnswer
 from gleaner.app.http.errors import error_body, install_error_handlers
 from gleaner.app.http.static import SecurityHeaders, install_pages
 
-# One module per group of addresses; each has `router` whose paths start with /api (only /login does not).
-_ROUTERS = (auth, fleet, items, upload, readings, datasets, jobs, ml_models, events, sync, link, live)
+# One module per group of addresses; each has `router` whose paths start with /api (only /login and /install do not).
+_ROUTERS = (auth, fleet, install, items, upload, readings, datasets, jobs, ml_models, events, sync, link, live)
 
 
 def create_app(context: AppContext) -> FastAPI:

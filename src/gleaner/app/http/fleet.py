@@ -107,7 +107,8 @@ def history(part_id: str, context: ContextDep, caller: CallerDep) -> list[Config
 
 @router.post("/parts/{part_id}/secret")
 def new_secret(part_id: str, context: ContextDep, caller: CallerDep) -> SetupFileModel:
-    return SetupFileModel.model_validate(new_setup(context.fleet, caller, part_id, context.addresses))
+    made = new_setup(context.fleet, context.install, caller, part_id, context.addresses)
+    return SetupFileModel.model_validate(made)
 
 
 @router.get("/parts/{part_id}/status", response_model=None, responses={200: {"model": PartStatusModel}})

@@ -8,6 +8,7 @@ from gleaner.app.services.auth import AuthService
 from gleaner.app.services.auth_keys import KeyService
 from gleaner.app.services.deploy import DeployService
 from gleaner.app.services.fleet import FleetService
+from gleaner.app.services.install import InstallLinks
 from gleaner.app.services.jobs import TrainingService
 from gleaner.app.services.jobs_store import JobStore
 from gleaner.app.services.logs import LogService
@@ -21,6 +22,7 @@ def build_fleet(context: AppContext) -> None:
     context.auth = AuthService(database, context.keys.tokens)
     context.api_keys = KeyService(database)
     context.fleet = fleet = FleetService(database, events)
+    context.install = InstallLinks(context.keys.tokens)
     context.logs = LogService(database, events, fleet)
     root = context.settings.data_dir / "packages"
     context.packages = packages = PackageService(database, events, fleet, context.keys, root)

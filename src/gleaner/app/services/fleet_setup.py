@@ -9,6 +9,7 @@ from gleaner.app.caller import Caller
 from gleaner.app.context import Addresses
 from gleaner.app.services.fleet import FleetService
 from gleaner.app.services.fleet_values import Place
+from gleaner.app.services.install import InstallLinks
 
 
 def cloud_section(place: Place, addresses: Addresses) -> dict[str, Any]:
@@ -27,8 +28,12 @@ def cloud_section(place: Place, addresses: Addresses) -> dict[str, Any]:
     return {**section, "ca_certificate": addresses.ca_certificate} if addresses.ca_certificate else section
 
 
-def new_setup(fleet: FleetService, caller: Caller, part_id: str, addresses: Addresses) -> dict[str, Any]:
+def new_setup(
+    fleet: FleetService, install: InstallLinks, caller: Caller, part_id: str, addresses: Addresses
+) -> dict[str, Any]:
     """Makes a secret for the part; the answer is the only place that ever shows it."""
+    fleet.part(caller, part_id, owner=True)
+    install_commands = install.commands(addresses)  # may fail, and then must not cost the part a secret
     secret = fleet.new_secret(caller, part_id)
     place = fleet.place(part_id)
     assert place is not None  # new_secret has just found it
@@ -37,6 +42,6 @@ def new_setup(fleet: FleetService, caller: Caller, part_id: str, addresses: Addr
     paste = f"cat > machine.json <<'END'\n{json.dumps(machine_json, indent=2)}\nEND\nchmod 600 machine.json"
     return {
         "machine_json": machine_json,
-        "install": ["python3 -m venv gleaner", "gleaner/bin/pip install gleaner"],
+        "install": install_commands,
         "run": [paste, "gleaner/bin/gleaner machine --config machine.json"],
     }
