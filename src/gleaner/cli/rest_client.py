@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from http.cookiejar import CookieJar
@@ -14,12 +15,15 @@ class RestError(Exception):
 
 
 class RestClient:
-    def __init__(self, address: str, timeout_s: float = 20.0) -> None:
+    def __init__(self, address: str, timeout_s: float = 20.0, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` says whom to trust where the app is https; default: what the system trusts."""
         self._address = address
         self._timeout_s = timeout_s
         # No proxy: the app is addressed directly, also where the environment names a proxy for the internet.
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(CookieJar())
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(CookieJar()),
+            urllib.request.HTTPSHandler(context=tls),
         )
 
     def log_in(self, link: str) -> None:
