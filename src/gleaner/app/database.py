@@ -24,6 +24,10 @@ class NewerSchema(Exception):
     """The data was made by a newer Gleaner; the message says what to do. The app refuses to start."""
 
 
+class DatabaseProblem(Exception):
+    """The database given by URL cannot be used; the message says what to do. The app refuses to start."""
+
+
 class Database:
     """Connections for services. `read()` and `write()` are context managers that yield a SQLAlchemy connection."""
 
@@ -58,7 +62,20 @@ class Database:
 
     @classmethod
     def from_url(cls, url: str) -> Database:
-        return cls(sa.create_engine(url, pool_pre_ping=True))
+        """Raises DatabaseProblem when the URL is none, its driver is missing or nothing answers there."""
+        try:
+            engine = sa.create_engine(url, pool_pre_ping=True)
+            engine.connect().close()
+        except (sa.exc.ArgumentError, ModuleNotFoundError) as err:
+            raise DatabaseProblem(
+                f"The database URL cannot be used: {err}. Write it like postgresql+psycopg://user@host/name "
+                "and install its driver (pip install psycopg)."
+            ) from err
+        except sa.exc.OperationalError as err:
+            raise DatabaseProblem(
+                f"The database {engine.url} cannot be reached: {str(err.orig).strip()}. Start it, or correct --database-url."
+            ) from err
+        return cls(engine)
 
     def create_tables(self) -> None:
         """Brings the schema to this version: makes it, or migrates an older one. Raises NewerSchema."""

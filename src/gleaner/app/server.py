@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import logging
 import os
@@ -54,7 +55,7 @@ class AppServer:
 
     async def _start(self) -> None:
         settings, stack = self.settings, self._resources
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        prepare_data_dir(settings.data_dir)
         stack.enter_context(only_app_of(settings.data_dir))
         web_socket = stack.enter_context(_listen(settings.host, settings.port, "--port"))
         grpc_socket = stack.enter_context(_listen(settings.host, settings.grpc_port, "--grpc-port"))
@@ -138,6 +139,19 @@ async def _close_web(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
     await task
 
 
+def prepare_data_dir(data_dir: Path) -> None:
+    """Makes the folder (0700) if it is not there yet. Raises CannotStart when the app could not write in it."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "this user may not write there")
+    except OSError as err:
+        raise CannotStart(
+            f"The data folder {data_dir} cannot be used: {err.strerror}. "
+            "Choose another --data-dir, or make it a folder that belongs to the user who runs the app."
+        ) from err
+
+
 @contextlib.contextmanager
 def only_app_of(data_dir: Path) -> Iterator[None]:
     """Two apps on one folder would both write packs and adopt each other's."""
@@ -164,9 +178,14 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
         sock.listen(1024)
     except OSError as err:
         sock.close()
-        raise CannotStart(
-            f"Cannot listen on {host}:{port}: {err.strerror}. Choose another port with {flag}, or stop what uses it."
-        ) from err
+        is_address = isinstance(err, socket.gaierror) or err.errno == errno.EADDRNOTAVAIL
+        if is_address:
+            hint = "Choose an address of this computer with --host (0.0.0.0 is all of them)."
+        elif err.errno == errno.EACCES:
+            hint = f"Choose a port above 1023 with {flag}, or allow this user to use low ports."
+        else:
+            hint = f"Choose another port with {flag}, or stop what uses it."
+        raise CannotStart(f"Cannot listen on {host}:{port}: {err.strerror}. {hint}") from err
     sock.setblocking(False)
     return sock
 
@@ -191,9 +210,14 @@ def _outward_address() -> str:
             return "127.0.0.1"
 
 
-def _addresses(settings: Settings, web: socket.socket, grpc: socket.socket, tls: ServerTls | None) -> Addresses:
+def reachable_host(settings: Settings) -> str:
+    """What machines and browsers put into the address, also when the app listens on every address."""
     host = settings.public_host or (settings.host if settings.host not in ("0.0.0.0", "::") else _outward_address())
-    host = f"[{host}]" if ":" in host else host
+    return f"[{host}]" if ":" in host else host
+
+
+def _addresses(settings: Settings, web: socket.socket, grpc: socket.socket, tls: ServerTls | None) -> Addresses:
+    host = reachable_host(settings)
     scheme = "https" if tls else "http"
     return Addresses(
         web=f"{scheme}://{host}:{web.getsockname()[1]}",

@@ -26,6 +26,10 @@ _SERVER_DAYS = 397
 _RENEW_BEFORE = dt.timedelta(days=60)
 
 
+class TlsProblem(Exception):
+    """The owner's certificate cannot be used; the message is one line that says what to do."""
+
+
 @dataclass(frozen=True)
 class ServerTls:
     """`ca_certificate` is what clients must trust (PEM); empty when the owner's certificate is used."""
@@ -45,11 +49,12 @@ class ServerTls:
 
 
 def server_tls(settings: Settings, names: list[str], now: dt.datetime) -> ServerTls | None:
-    """What to serve with, or None on loopback without an own certificate. `names` are host names and addresses in use."""
-    if settings.tls_cert_file and settings.tls_key_file:
-        return ServerTls(
-            settings.tls_cert_file, settings.tls_key_file, "", _fingerprint(settings.tls_cert_file.read_bytes())
-        )
+    """What to serve with, or None on loopback without an own certificate. `names` are host names and addresses in use.
+
+    Raises TlsProblem when the owner's certificate cannot be used.
+    """
+    if settings.tls_cert_file or settings.tls_key_file:
+        return _owners(settings.tls_cert_file, settings.tls_key_file)
     if settings.is_loopback:
         return None
     folder = settings.data_dir / "tls"
@@ -60,6 +65,24 @@ def server_tls(settings: Settings, names: list[str], now: dt.datetime) -> Server
         _issue(cert_file, key_file, ca_cert, ca_key, names, now)
     ca_pem = ca_cert.public_bytes(serialization.Encoding.PEM)
     return ServerTls(cert_file, key_file, ca_pem.decode(), _fingerprint(ca_pem))
+
+
+def _owners(cert_file: Path | None, key_file: Path | None) -> ServerTls:
+    if cert_file is None or key_file is None:
+        raise TlsProblem("An own certificate needs both --tls-cert-file and --tls-key-file: give the other one, too.")
+    try:
+        tls = ServerTls(cert_file, key_file, "", _fingerprint(cert_file.read_bytes()))
+        key_file.read_bytes()
+        tls.context()
+    except ssl.SSLError as err:
+        raise TlsProblem(
+            f"{key_file} is not the private key (PEM, without a password) of the certificate in {cert_file}: {err.reason}"
+        ) from err
+    except OSError as err:
+        raise TlsProblem(f"{err.filename} cannot be read: {err.strerror}. Check the path and who may read it.") from err
+    except ValueError as err:
+        raise TlsProblem(f"{cert_file} is not a certificate in PEM form (-----BEGIN CERTIFICATE-----).") from err
+    return tls
 
 
 def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gleaner.cli.extras import need_app_extra
+
 if TYPE_CHECKING:
     from gleaner.app.context import AppContext
     from gleaner.app.settings import Settings
@@ -39,8 +41,12 @@ def run(
     host: Annotated[
         str, typer.Option(envvar="GLEANER_HOST", help="Address to listen on; TLS unless loopback.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GLEANER_PORT", help="Web pages, REST, link and sync.")] = 8090,
-    grpc_port: Annotated[int, typer.Option(envvar="GLEANER_GRPC_PORT", help="Viam's app API.")] = 8091,
+    port: Annotated[
+        int, typer.Option(envvar="GLEANER_PORT", min=0, max=65535, help="Web pages, REST, link and sync.")
+    ] = 8090,
+    grpc_port: Annotated[
+        int, typer.Option(envvar="GLEANER_GRPC_PORT", min=0, max=65535, help="Viam's app API.")
+    ] = 8091,
     public_host: Annotated[
         str, typer.Option(envvar="GLEANER_PUBLIC_HOST", help="Name machines and browsers use.")
     ] = "",
@@ -57,6 +63,7 @@ def run(
     database_url: DatabaseUrl = "",
 ) -> None:
     """Run the app until Ctrl-C. The first start makes an owner and prints a link to log in."""
+    need_app_extra("gleaner app")
     from gleaner.app.settings import Settings
 
     settings = Settings(
@@ -84,16 +91,18 @@ def login_link(
 ) -> None:
     """Print a one-time link to log in, for an app that runs or will run."""
     from gleaner.app.assembly import build_context
+    from gleaner.app.server import prepare_data_dir, reachable_host
 
     settings: Settings = ctx.obj
     with _explained():
+        prepare_data_dir(settings.data_dir)
         context = build_context(settings)
         context.database.create_tables()
         context.auth.bootstrap(settings.owner_email)
         token = context.auth.create_login_link(email)
         context.database.close()
     scheme = "http" if settings.is_loopback and not settings.tls_cert_file else "https"
-    typer.echo(f"{scheme}://{settings.public_host or settings.host}:{settings.port}/login?token={token}")
+    typer.echo(f"{scheme}://{reachable_host(settings)}:{settings.port}/login?token={token}")
 
 
 @app.command()
@@ -107,12 +116,13 @@ def rebuild(ctx: typer.Context) -> None:
     from rich.progress import Progress
 
     from gleaner.app.assembly import build_context
-    from gleaner.app.server import only_app_of
+    from gleaner.app.server import only_app_of, prepare_data_dir
     from gleaner.app.store.recovered_fleet import give_to_first_owner, restore_places
     from gleaner.app.store.recovery import rebuild as rebuild_index
 
     settings: Settings = ctx.obj
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _explained():
+        prepare_data_dir(settings.data_dir)
     with _explained(), only_app_of(settings.data_dir):
         context = build_context(settings)
         context.database.create_tables()
@@ -131,13 +141,14 @@ def rebuild(ctx: typer.Context) -> None:
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """Turns what keeps the app from starting into one line."""
-    from gleaner.app.database import NewerSchema
+    from gleaner.app.database import DatabaseProblem, NewerSchema
     from gleaner.app.keys import KeyProblem
     from gleaner.app.server import CannotStart
+    from gleaner.app.tls import TlsProblem
 
     try:
         yield
-    except (CannotStart, KeyProblem, NewerSchema) as err:
+    except (CannotStart, KeyProblem, NewerSchema, DatabaseProblem, TlsProblem) as err:
         typer.secho(str(err), fg="red", err=True)
         raise typer.Exit(1) from None
 

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from gleaner.cli import processes
+from gleaner.cli.extras import need_app_extra
 from gleaner.cli.rest_client import RestClient, RestError
 
 HOST = "127.0.0.1"
@@ -41,17 +42,24 @@ def demo(
     data_dir: Annotated[Path, typer.Option(help="Where the demo keeps its data; delete it to start afresh.")] = Path(
         "demo-data"
     ),
-    port: Annotated[int, typer.Option(help="Web pages.")] = 8090,
-    grpc_port: Annotated[int, typer.Option(help="Viam's app API, for SDK clients.")] = 8091,
-    machine_port: Annotated[int, typer.Option(help="The rover's own robot API.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Web pages.")] = 8090,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Viam's app API, for SDK clients.")] = 8091,
+    machine_port: Annotated[int, typer.Option(min=1, max=65535, help="The rover's own robot API.")] = 8080,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
 ) -> None:
     """Start the whole loop with a simulated rover: prints one URL with a one-time login. Ctrl-C ends everything."""
+    need_app_extra("gleaner demo")
     console = Console(highlight=False, soft_wrap=True)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
     children: list[processes.Child] = []
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+        if not children:
+            raise KeyboardInterrupt  # nothing runs yet that would have to end in order
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     try:
         url = _start(data_dir.resolve(), Ports(port, grpc_port, machine_port), children, console, stop)
         if url:
@@ -71,8 +79,13 @@ def _start(folder: Path, ports: Ports, children: list[processes.Child], console:
     _check_ports(ports)
     with console.status("Starting the app"):
         link = _login_link(folder, ports)
+        if stop.is_set():
+            return ""
         children.append(_start_app(folder, ports))
-        if not processes.wait_until_answering(children[0], f"http://{HOST}:{ports.web}/api/auth/me", START_S):
+        is_up = processes.wait_until_answering(children[0], f"http://{HOST}:{ports.web}/api/auth/me", stop, START_S)
+        if stop.is_set():
+            return ""
+        if not is_up:
             raise CannotStart(f"The app did not start. The end of {children[0].log}:\n{children[0].last_lines()}")
     setup = folder / "rover" / "machine.json"
     if not setup.exists():
@@ -86,34 +99,41 @@ def _start(folder: Path, ports: Ports, children: list[processes.Child], console:
 
 
 def _check_ports(ports: Ports) -> None:
-    for what, number, variable in (
-        ("web pages", ports.web, "PORT"),
-        ("gRPC", ports.grpc, "GRPC_PORT"),
-        ("rover", ports.machine, "MACHINE_PORT"),
+    for what, number, option in (
+        ("web pages", ports.web, "--port"),
+        ("gRPC", ports.grpc, "--grpc-port"),
+        ("rover", ports.machine, "--machine-port"),
     ):
         if not processes.port_is_free(HOST, number):
+            free = next((each for each in range(number + 10, 65536) if processes.port_is_free(HOST, each)), 8190)
+            variable = option.strip("-").replace("-", "_").upper()
             raise CannotStart(
-                f"Port {number} (for the {what}) is in use by another program. "
-                f"Stop that program, or choose another port: make demo {variable}={number + 1000}"
+                f"Port {number} (for the {what}) is in use by another program. Stop that program, "
+                f"or choose another port: make demo {variable}={free} (gleaner demo {option} {free})"
             )
 
 
 def _login_link(folder: Path, ports: Ports) -> str:
     """Made beside the app, on its database: the link works however often the demo was started before."""
     from gleaner.app.assembly import build_context
+    from gleaner.app.database import NewerSchema
     from gleaner.app.keys import KeyProblem
+    from gleaner.app.server import CannotStart as AppCannotStart
+    from gleaner.app.server import prepare_data_dir
     from gleaner.app.settings import Settings
 
     settings = Settings(data_dir=folder / "app", port=ports.web, grpc_port=ports.grpc)
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
+        prepare_data_dir(settings.data_dir)
         context = build_context(settings)
-    except KeyProblem as problem:
+    except (AppCannotStart, KeyProblem) as problem:
         raise CannotStart(str(problem)) from problem
     try:
         context.database.create_tables()
         context.auth.bootstrap(settings.owner_email)
         return f"http://{HOST}:{ports.web}/login?token={context.auth.create_login_link()}"
+    except NewerSchema as problem:
+        raise CannotStart(str(problem)) from problem
     finally:
         context.database.close()
 

@@ -9,20 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)  # it was killed before the call above: nobody would tell us any more
 
 
 @dataclass
@@ -63,23 +67,23 @@ def start(name: str, command: Sequence[str], log: Path, environment: dict[str, s
             stdout=handle,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock can be held by it
+            preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - two system calls, no lock can be held by it
             env={**os.environ, **(environment or {})},
         )
     return Child(name, process, log)
 
 
-def wait_until_answering(child: Child, url: str, timeout_s: float = 30.0) -> bool:
-    """True once a web server answers there, whatever it says; False when the child ended or the time is over."""
+def wait_until_answering(child: Child, url: str, stop: threading.Event, timeout_s: float = 30.0) -> bool:
+    """True once a web server answers there, whatever it says; False when the child ended, the time is over or `stop` is set."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and child.is_running:
+    while time.monotonic() < deadline and child.is_running and not stop.is_set():
         try:
             opener.open(url, timeout=1.0).close()
         except urllib.error.HTTPError as answer:
             answer.close()
         except OSError:
-            time.sleep(0.05)
+            stop.wait(0.05)
             continue
         return True
     return False

@@ -7,8 +7,10 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
+from pydantic import BaseModel
 from watchfiles import awatch
 
 from gleaner.wire.machine_config import ConfigProblem, MachineConfig, expand_environment, parse_config
@@ -27,14 +29,33 @@ def read_config_file(path: Path) -> MachineConfig:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigProblem([("", "the file does not exist: check the path given with --config")], str(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigProblem([("", f"the file cannot be read: {error}")], str(path)) from error
+    except OSError as error:
+        raise ConfigProblem([("", f"the file cannot be read: {error.strerror}")], str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigProblem(
+            [("", f"the file cannot be read as text (byte {error.start}): save it as UTF-8")], str(path)
+        ) from error
     try:
         value = json.loads(expand_environment(text))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ConfigProblem([(place, f"{error.msg}: this is not JSON")], str(path)) from error
     return parse_config(value, str(path))
+
+
+def likely_misspelled(config: MachineConfig) -> list[str]:
+    """Keys that nothing knows and that look like one that is known. Other unknown keys are a newer version's business."""
+    sections: list[tuple[str, BaseModel]] = [("", config)]
+    sections += [(f"components[{i}].", each) for i, each in enumerate(config.components)]
+    sections += [(f"services[{i}].", each) for i, each in enumerate(config.services)]
+    sections += [("network.", config.network)]
+    found = []
+    for place, section in sections:
+        known = type(section).model_fields
+        for key in section.model_extra or {}:
+            if close := get_close_matches(key, known, 1, cutoff=0.8):
+                found.append(f"{place}{key}: no such key, it is ignored. Did you mean {close[0]}?")
+    return found
 
 
 async def watch_config_file(path: Path, current: MachineConfig) -> AsyncIterator[MachineConfig]:

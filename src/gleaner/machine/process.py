@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from gleaner.machine.config_file import read_config_file, watch_config_file
+from gleaner.machine.config_file import likely_misspelled, read_config_file, watch_config_file
 from gleaner.machine.home import HomeInUse, MachineHome
 from gleaner.machine.machine import Exit, Machine
 from gleaner.machine.node import State
@@ -35,6 +35,7 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
     try:
         config = read_config_file(config_path)
         _warn_if_readable_by_others(config_path, config)
+        _warn_of_misspelled(config_path, config)
         with (
             MachineHome(home or _default_home(config, config_path)) as machine_home,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
@@ -43,7 +44,9 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
     except (ConfigProblem, HomeInUse, ListenProblem) as problem:
         raise CannotStart(str(problem)) from problem
     except OSError as error:
-        raise CannotStart(f"the machine's folder cannot be used: {error}") from error
+        raise CannotStart(
+            f"the machine's folder cannot be used: {error}: choose another with --home, or give this user the right to write there"
+        ) from error
 
 
 async def _run(
@@ -81,6 +84,7 @@ async def _follow_file(path: Path, config: MachineConfig, machine: Machine) -> N
             _LOG.warning("%s has a cloud section now: start the machine again to connect it to the app", path)
             continue
         _LOG.info("%s changed: following it", path)
+        _warn_of_misspelled(path, changed)
         await machine.apply(changed)
 
 
@@ -130,6 +134,11 @@ def _warn_if_readable_by_others(path: Path, config: MachineConfig) -> None:
     has_secret = config.cloud is not None and bool(config.cloud.secret or config.cloud.api_key)
     if has_secret and path.stat().st_mode & 0o077:
         _LOG.warning("%s holds this machine's secret and others on this computer can read it: chmod 600 %s", path, path)
+
+
+def _warn_of_misspelled(path: Path, config: MachineConfig) -> None:
+    for problem in likely_misspelled(config):
+        _LOG.warning("%s: %s", path, problem)
 
 
 def _default_home(config: MachineConfig, config_path: Path) -> Path:

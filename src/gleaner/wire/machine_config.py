@@ -173,12 +173,14 @@ class ConfigProblem(ValueError):
 
     def __init__(self, problems: list[tuple[str, str]], source: str = "machine configuration") -> None:
         self.problems = problems
-        lines = "; ".join(f"{path or 'top level'}: {message}" for path, message in problems)
+        lines = "; ".join(f"{path}: {message}" if path else message for path, message in problems)
         super().__init__(f"{source} cannot be used: {lines}")
 
 
 def parse_config(value: Any, source: str = "machine configuration") -> MachineConfig:
     """Raises ConfigProblem that names every path and what is wrong there."""
+    if not isinstance(value, dict):
+        raise ConfigProblem([("", 'it must be a JSON object: {"components": […], …}')], source)
     try:
         return MachineConfig.model_validate(value)
     except ValidationError as error:
