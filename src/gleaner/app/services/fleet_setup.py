@@ -32,8 +32,6 @@ def new_setup(
     fleet: FleetService, install: InstallLinks, caller: Caller, part_id: str, addresses: Addresses
 ) -> dict[str, Any]:
     """Makes a secret for the part; the answer is the only place that ever shows it."""
-    fleet.part(caller, part_id, owner=True)
-    install_commands = install.commands(addresses)  # may fail, and then must not cost the part a secret
     secret = fleet.new_secret(caller, part_id)
     place = fleet.place(part_id)
     assert place is not None  # new_secret has just found it
@@ -42,6 +40,6 @@ def new_setup(
     paste = f"cat > machine.json <<'END'\n{json.dumps(machine_json, indent=2)}\nEND\nchmod 600 machine.json"
     return {
         "machine_json": machine_json,
-        "install": install_commands,
+        "install": install.commands(addresses),
         "run": [paste, "gleaner/bin/gleaner machine --config machine.json"],
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from gleaner.app.context import Addresses
-from gleaner.app.errors import PermissionDenied, Unauthenticated
+from gleaner.app.errors import PermissionDenied, Unauthenticated, Unavailable
 from gleaner.app.services.tokens import TokenSigner
 from gleaner.app.services.wheel import Wheel, own_wheel
+
+log = logging.getLogger("gleaner.app.install")
 
 INSTALL_LINK_S = 24 * 3600
 _SECOND_NS = 1_000_000_000
@@ -29,8 +32,12 @@ class InstallLinks:
         self._wheel = wheel
 
     def commands(self, addresses: Addresses) -> list[str]:
-        """Shell lines that make the folder `gleaner` with Gleaner in it. Raises Unavailable, see `own_wheel`."""
-        wheel = self._wheel()
+        """Shell lines that make the folder `gleaner` with Gleaner in it; none if this Gleaner was never installed."""
+        try:
+            wheel = self._wheel()
+        except Unavailable as err:
+            log.warning("A setup file is made without the commands that install Gleaner: %s. %s", err.message, err.hint)
+            return []
         until_s = self._clock_ns() // _SECOND_NS + INSTALL_LINK_S
         token = self._signer.sign({"t": "install", "x": until_s, "w": wheel.sha256[:16]})
         url = f"{addresses.web}/install/{token}/{wheel.file_name}#sha256={wheel.sha256}"
