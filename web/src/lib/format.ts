@@ -34,18 +34,11 @@ export function bytes(n: number): string {
 const countFormat = new Intl.NumberFormat();
 export const count = (n: number) => countFormat.format(n);
 export const plural = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
-export const percent = (x: number, digits = 0) => `${(x * 100).toFixed(digits)} %`;
+export const percent = (x: number, digits = 0) => `${(x * 100).toFixed(digits)}\u00a0%`;
 
 export function duration(seconds: number): string {
   const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-}
-
-/** A hue of the six chart colours for a label, the same everywhere. */
-export function labelColor(label: string): string {
-  let h = 0;
-  for (let i = 0; i < label.length; i++) h = (h * 31 + label.charCodeAt(i)) >>> 0;
-  return `var(--c${(h % 6) + 1})`;
 }
