@@ -33,6 +33,14 @@ def test_time_range_cuts_inside_a_batch(store: Store) -> None:
     assert [one.data["readings"]["value"] for one in store.readings.export(OWNER, wanted)] == [3.0, 4.0, 5.0]
 
 
+def test_the_number_beside_the_filters_follows_the_time_range(store: Store) -> None:
+    store.add(readings(0, 10), readings(100, 3))
+    late = ItemFilter(start_ns=START + 50 * SECOND)
+    assert [one.count for one in store.items.facets(OWNER, late).kinds if one.value == "reading"] == [3]
+    assert [one.count for one in store.readings.series(OWNER, late)] == [3]
+    assert store.items.facets(OWNER, ItemFilter(end_ns=START)).kinds == []
+
+
 def test_readings_are_no_items(store: Store) -> None:
     store.add(readings(0, 10))
     assert store.items.count(OWNER, ItemFilter())[0] == 0

@@ -43,7 +43,8 @@ def _warnings(total: int, labelled: int, counts: dict[str, int], detection: bool
     what, how = ("boxes", "draw") if detection else ("tags", "tag")
     found = []
     if total < FEWEST_ITEMS:
-        found.append(_warning(f"{total} pictures are few: {FEWEST_ITEMS} or more work better.", "Add more pictures."))
+        few = "1 picture is little" if total == 1 else f"{total} pictures are few"
+        found.append(_warning(f"{few}: {FEWEST_ITEMS} or more work better.", "Add more pictures."))
     if total and labelled < LABELLED_SHARE * total:
         found.append(
             _warning(

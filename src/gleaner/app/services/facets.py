@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from gleaner.app.services.items_filter import conditions, matching
+from gleaner.app.services.items_filter import batches_between, conditions, matching
 from gleaner.app.services.items_values import Facets, FacetValue, ItemFilter, Origin
 from gleaner.app.store import sniff
 from gleaner.app.store import tables as t
@@ -99,7 +99,8 @@ def _readings(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> l
     """Readings are no items, but their number stands beside the other kinds."""
     ids = [one.id for one in matching(origins, wanted, without="kinds") if one.kind == sniff.READING]
     batch = t.readings_batch.c
-    number = db.scalar(sa.select(sa.func.sum(batch.count)).where(batch.origin_id.in_(ids))) if ids else 0
+    where = [batch.origin_id.in_(ids), batch.deleted_ns.is_(None), *batches_between(wanted)]
+    number = db.scalar(sa.select(sa.func.sum(batch.count)).where(*where)) if ids else 0
     return [FacetValue(sniff.READING, sniff.READING, int(number))] if number else []
 
 

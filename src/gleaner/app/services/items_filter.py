@@ -85,6 +85,17 @@ def conditions(
     return found
 
 
+def batches_between(wanted: ItemFilter) -> list[sa.ColumnElement[bool]]:
+    """WHERE for batches that may hold readings of the filter's range."""
+    batch = t.readings_batch.c
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.start_ns is not None:
+        found.append(batch.last_ns >= wanted.start_ns)
+    if wanted.end_ns is not None:
+        found.append(batch.first_ns < wanted.end_ns)
+    return found
+
+
 def _search(word: str, origins: list[Origin]) -> sa.ColumnElement[bool]:
     named = [
         one.id

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from gleaner.app.caller import Caller
 from gleaner.app.database import Database
 from gleaner.app.errors import InvalidInput
-from gleaner.app.services.items_filter import matching, visible_origins
+from gleaner.app.services.items_filter import batches_between, matching, visible_origins
 from gleaner.app.services.items_values import ItemFilter, Origin
 from gleaner.app.store import sniff
 from gleaner.app.store import tables as t
@@ -67,7 +67,7 @@ class ReadingService:
                     sa.func.min(_BATCH.first_ns),
                     sa.func.max(_BATCH.last_ns),
                 )
-                .where(_BATCH.origin_id.in_(origins), _BATCH.deleted_ns.is_(None), *_between(wanted))
+                .where(_BATCH.origin_id.in_(origins), _BATCH.deleted_ns.is_(None), *batches_between(wanted))
                 .group_by(_BATCH.origin_id)
             )
             found = [
@@ -107,7 +107,7 @@ class ReadingService:
                 _BATCH.origin_id.in_(origins),
                 _BATCH.deleted_ns.is_(None),
                 _BATCH.pack_id.is_not(None),
-                *_between(wanted),
+                *batches_between(wanted),
             )
             order = _BATCH.last_ns.desc() if newest_first else _BATCH.first_ns
             batches = db.execute(query.order_by(order, _BATCH.id)).all()
@@ -132,16 +132,6 @@ class ReadingService:
         newest = sa.select(_BATCH.latest).where(_BATCH.origin_id == origin_id, _BATCH.last_ns == last_ns).limit(1)
         latest = db.scalar(newest)
         return dict(json.loads(latest)) if latest else {}
-
-
-def _between(wanted: ItemFilter) -> list[sa.ColumnElement[bool]]:
-    """Batches that may hold readings of the range."""
-    found: list[sa.ColumnElement[bool]] = []
-    if wanted.start_ns is not None:
-        found.append(_BATCH.last_ns >= wanted.start_ns)
-    if wanted.end_ns is not None:
-        found.append(_BATCH.first_ns < wanted.end_ns)
-    return found
 
 
 def _within(wanted: ItemFilter, time_ns: int) -> bool:
