@@ -12,6 +12,7 @@ from grpclib import GRPCError, Status
 from grpclib.events import RecvRequest, SendInitialMetadata, listen
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.server import Server, Stream
+from h2.exceptions import StreamClosedError
 
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.rpc.apis import is_safety_monitored, service_apis
@@ -75,6 +76,8 @@ class RequestGate:
                 await handle(stream)
             except StreamTerminatedError:
                 raise
+            except StreamClosedError:
+                raise asyncio.CancelledError from None  # the caller left while the answer was sent
             except Exception as error:
                 raise to_grpc_error(error, method, "") from error
 
@@ -98,6 +101,8 @@ class RequestGate:
                     raise
                 operation.task.uncancel()
                 raise GRPCError(Status.CANCELLED, f"operation {operation.id} was cancelled") from None
+            except StreamClosedError:
+                raise asyncio.CancelledError from None  # the caller left while the answer was sent
             except Exception as error:
                 raise to_grpc_error(error, method, str(keys[0]) if keys else "") from error
             finally:
