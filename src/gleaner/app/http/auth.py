@@ -26,12 +26,14 @@ from gleaner.app.services.auth_keys import KeyGrant
 
 router = APIRouter()
 
-_LINK_FAILED = """<!doctype html><meta charset="utf-8"><title>Gleaner</title>
+_LINK_FAILED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Gleaner</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<main style="max-width:36rem;margin:15vh auto;padding:0 1rem;font:16px/1.5 system-ui">
-<h1>This login link does not work any more</h1>
+<body style="margin:0;background:light-dark(#f4f5f2,#0f1211);color:light-dark(#171c19,#ecefea)">
+<main style="max-width:30rem;margin:18vh auto;padding:0 1.5rem;font:14px/1.6 system-ui">
+<h1 style="font-size:1.6rem;line-height:1.25;margin:0 0 .75rem">This login link does not work any more</h1>
 <p>A link works once, for 24 hours. Make another where Gleaner runs, and open it:</p>
-<pre>gleaner app login-link</pre><p>If you have a password, <a href="/">log in with it</a>.</p></main>"""
+<pre style="padding:.8rem 1rem;border-radius:8px;background:light-dark(#eceee9,#1e2321)">gleaner app login-link</pre>
+<p>If you have a password, <a style="color:light-dark(#7d5600,#f0bd4f)" href="/">log in with it</a>.</p></main>"""
 
 
 @router.get("/login", response_class=RedirectResponse, include_in_schema=False)
