@@ -80,6 +80,8 @@ def tag_what_was_seen(pages: Pages, trace: Trace) -> None:
         assert tagged >= PICTURES_PER_LABEL // 2, f"only {tagged} pictures of {label or 'nothing'} were captured"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_journey_loop_from_driving_to_recognising(demo: DemoStack, trace_file: Path, chromium: Browser) -> None:
     with local_page(chromium) as page:
         pages = Pages(page, demo.web)
@@ -173,6 +175,7 @@ def held_out_views() -> list[tuple[bytes, str]]:
     return found + [(view.jpeg, "") for view in views.labelled_views(None, 14, seed=2024)]
 
 
+@pytest.mark.timeout(180)
 def test_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     import psutil
 
