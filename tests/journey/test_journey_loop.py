@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from gleaner.sim import views
 
 LABELS = ("red_star", "blue_star", "black_triangle")
-PICTURES_PER_LABEL = 20
+PICTURES_PER_LABEL = 24
 MODEL = "shapes"
 
 
@@ -49,7 +49,7 @@ def drive_past_the_signs(pages: Pages, machine_id: str, trace: Trace) -> None:
     pages.picture("control-driving")
     driver = Driver(pages.page, trace)
     for label in (*LABELS, None):
-        for pose in visits(label, 5, seed=11, start=trace.now()):
+        for pose in visits(label, 7, seed=11, start=trace.now()):
             driver.go_to(pose)
             pages.page.wait_for_timeout(700)
 
@@ -68,7 +68,7 @@ def tag_what_was_seen(pages: Pages, trace: Trace) -> None:
     seen = trace.seen_at(captured_moments(pages.page, pages.web))
     for label in (*LABELS, ""):
         tagged = 0
-        for first, last, count in runs_of(label, seen, at_most=4):
+        for first, last, count in runs_of(label, seen, at_most=3):
             if tagged >= PICTURES_PER_LABEL:
                 break
             pages.open_data(start=iso(first - 1000), end=iso(last + 1000))
