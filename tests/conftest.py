@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_BEHIND = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,3 +70,41 @@ def chromium_path() -> str:
             "no Chromium on this machine: install Debian's chromium package or run `playwright install chromium`"
         )
     return path
+
+
+_first_seen: dict[threading.Thread, str] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Remembers during which test a thread appeared, so that one which never ends can be traced to it."""
+    for thread in threading.enumerate():
+        _first_seen.setdefault(thread, nodeid)
+
+
+def _left_behind() -> list[str]:
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in threads:
+        thread.join(5)
+    return [f"thread {t.name!r} of {_first_seen.get(t, 'the last test')}" for t in threads if t.is_alive()]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A thread that a test left running would keep the interpreter from ending, long after the last line was printed."""
+    session.config.stash[LEFT_BEHIND] = left = _left_behind()
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for one in config.stash.get(LEFT_BEHIND, []):
+        terminalreporter.write_line(f"LEFT BEHIND: {one}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.stash.get(LEFT_BEHIND, []):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

@@ -71,21 +71,16 @@ class DataManager(DataManagerService):
 
     async def start(self) -> None:
         """Takes the capture directory. Raises CaptureDirectoryBusy, OSError."""
-        opening = asyncio.create_task(asyncio.to_thread(self._storage.open))
         try:
-            await asyncio.shield(opening)
+            await asyncio.to_thread(self._storage.open)
         except asyncio.CancelledError:
-            opening.add_done_callback(self._close_late)
+            # Its thread goes on without us, and must not hold the directory for ever.
+            asyncio.get_running_loop().run_in_executor(None, self._storage.abandon)
             raise
         self._tasks = [
             asyncio.create_task(self._count_backlog(), name="count captures"),
             asyncio.create_task(self._schedule_sync(), name="schedule sync"),
         ]
-
-    def _close_late(self, opening: asyncio.Task[None]) -> None:
-        """The start was given up while its thread took the directory: it must not be held for ever."""
-        if not opening.cancelled() and opening.exception() is None:
-            asyncio.get_running_loop().run_in_executor(None, self._storage.close)
 
     async def close(self) -> None:
         """Completes all files and ends sync; a second call does nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class CaptureStorage:
         self._directory = CaptureDirectory(root, log)
         self._store: LedgerStore | None = None
         self._writer: Writer | None = None
+        self._opening = threading.Lock()
+        self._is_abandoned = False
 
     @property
     def writer(self) -> Writer:
@@ -64,8 +67,11 @@ class CaptureStorage:
             raise
         self._uncounted, self._oldest_ns = survey.tabular, survey.oldest_ns
         self._store = store
-        self._writer = Writer(self.root, store, DiskGuard(self.root), self._log)
-        self._writer.start()
+        with self._opening:
+            self._writer = Writer(self.root, store, DiskGuard(self.root), self._log)
+            self._writer.start()
+            if self._is_abandoned:
+                self.close()
 
     def count_backlog(self) -> None:
         """Counts the records of tabular files from earlier runs: reads them all, so it comes after capture has begun.
@@ -75,6 +81,13 @@ class CaptureStorage:
         files, self._uncounted = self._uncounted, ()
         for directory, records in count_tabular(self.root, files).items():
             self._before[directory].records += records
+
+    def abandon(self) -> None:
+        """Closes what another thread has opened, or will have: nobody wants it any more."""
+        with self._opening:
+            self._is_abandoned = True
+            if self._writer is not None:
+                self.close()
 
     def close(self) -> None:
         if self._writer is not None:
