@@ -1,0 +1,166 @@
+"""A line between machine and app, in a process of its own: `python bench/rig/line.py TARGET_HOST TARGET_PORT …`.
+
+`--delay-ms` delays each direction without limiting it; `--bytes-per-s` limits each direction as a slow line does, with a
+buffer of `--buffer` bytes in front; `--cut-every-s` aborts every connection again and again, and loses what is on the way.
+Prints its port; then, whenever a line comes on stdin, JSON: bytes that came in from the machine, that went out to the
+app, seconds in which the line was busy, cuts. Ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+
+CHUNK = 256 * 1024
+# As fast as a direction may run ahead of its own delay: 100 ms at 20 Gbit/s.
+DELAYED_BYTES = 256 * 1024 * 1024
+
+
+@dataclass
+class Counts:
+    up_in: int = 0
+    up_out: int = 0
+    down: int = 0
+    cuts: int = 0
+    connections: int = 0
+
+
+class Limit:
+    """Sends at a steady rate: each piece takes its time on the line, shared by all connections of one direction."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = 0.0
+
+    async def take(self, size: int) -> None:
+        if not self._bytes_per_s:
+            return
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
+        await asyncio.sleep(self._free_at - now)
+
+
+class Line:
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self._chosen = chosen
+        self._up, self._down = Limit(chosen.bytes_per_s), Limit(chosen.bytes_per_s)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.counts = Counts()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.counts.connections += 1
+        try:
+            far_reader, far_writer = await asyncio.open_connection(
+                self._chosen.host, self._chosen.port, limit=self._chunk
+            )
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = {writer, far_writer}
+        self._writers |= pair
+        try:
+            await asyncio.gather(
+                self._carry(reader, far_writer, self._up, "up"), self._carry(far_reader, writer, self._down, "down")
+            )
+        finally:
+            self._writers -= pair
+            for end in pair:
+                end.transport.abort()
+
+    @property
+    def _chunk(self) -> int:
+        return 1400 if self._chosen.bytes_per_s else CHUNK
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Limit, name: str
+    ) -> None:
+        """Ends when either side does."""
+        pieces: deque[tuple[float, bytes]] = deque()
+        arrived = asyncio.Event()
+        delay_s = self._chosen.delay_ms / 1000
+
+        async def deliver() -> None:
+            while True:
+                await arrived.wait()
+                while pieces:
+                    due, data = pieces.popleft()
+                    if (wait := due - time.monotonic()) > 0:
+                        await asyncio.sleep(wait)
+                    if not data:
+                        with contextlib.suppress(OSError):
+                            writer.write_eof() if writer.can_write_eof() else None
+                        return
+                    writer.write(data)
+                    self._count(name, len(data))
+                    with contextlib.suppress(OSError):
+                        await writer.drain()
+                arrived.clear()
+
+        delivery = asyncio.create_task(deliver())
+        try:
+            while data := await reader.read(self._chunk):
+                if name == "up":
+                    self.counts.up_in += len(data)
+                await limit.take(len(data))
+                pieces.append((time.monotonic() + delay_s, data))
+                arrived.set()
+            pieces.append((time.monotonic() + delay_s, b""))
+            arrived.set()
+            await delivery
+        except OSError:
+            pass
+        finally:
+            delivery.cancel()
+
+    def _count(self, name: str, size: int) -> None:
+        if name == "up":
+            self.counts.up_out += size
+        else:
+            self.counts.down += size
+
+    async def cut(self) -> None:
+        while True:
+            await asyncio.sleep(self._chosen.cut_every_s)
+            self.counts.cuts += 1
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+    async def report(self) -> None:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while await reader.readline():
+            print(json.dumps(asdict(self.counts)), flush=True)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--delay-ms", type=float, default=0)
+    parser.add_argument("--bytes-per-s", type=float, default=0)
+    parser.add_argument("--buffer", type=int, default=0)
+    parser.add_argument("--cut-every-s", type=float, default=0)
+    chosen = parser.parse_args()
+    listener = socket.socket()
+    if chosen.buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chosen.buffer)
+    listener.bind(("127.0.0.1", 0))
+    line = Line(chosen)
+    server = await asyncio.start_server(line.serve, sock=listener, limit=line._chunk)
+    print(listener.getsockname()[1], flush=True)
+    cutting = asyncio.create_task(line.cut()) if chosen.cut_every_s else None
+    await line.report()
+    if cutting is not None:
+        cutting.cancel()
+    server.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
