@@ -29,6 +29,7 @@ CRC_FIELD_NUMBER = 60001
 CRC_TAG = varint(CRC_FIELD_NUMBER << 3 | 5)
 SEAL_BYTES = len(CRC_TAG) + 4
 MIN_RECORD_BYTES = SEAL_BYTES + 1
+_CHECKSUM = struct.Struct("<I")
 
 IN_PROGRESS_SUFFIX = ".prog"
 COMPLETE_SUFFIX = ".capture"
@@ -48,6 +49,11 @@ MIME_EXTENSIONS = {
     "audio/wav": ".wav",
     "audio/mpeg": ".mp3",
 }
+
+
+ENCRYPTED_MAGIC = b"\x00GLNRST1"
+"""How a capture file begins that a machine has encrypted (`machine/capture/at_rest.py`). No plain one can: its first
+byte would be the length of the header, which is never empty."""
 
 
 class CaptureFileError(ValueError):
@@ -101,7 +107,7 @@ def frame(parts: Sequence[bytes]) -> list[bytes]:
     for part in parts:
         checksum = crc32(part, checksum)
         size += len(part)
-    return [varint(size + SEAL_BYTES), *parts, CRC_TAG + struct.pack("<I", checksum)]
+    return [varint(size + SEAL_BYTES), *parts, CRC_TAG + _CHECKSUM.pack(checksum)]
 
 
 def encode_header(metadata: DataCaptureMetadata) -> bytes:
@@ -112,7 +118,7 @@ def encode_header(metadata: DataCaptureMetadata) -> bytes:
 def encode_record(message: bytes | SensorData) -> bytes:
     """One framed and sealed record, from serialized SensorData."""
     body = message if isinstance(message, bytes) else message.SerializeToString()
-    return b"".join(frame([body]))
+    return b"%b%b%b%b" % (varint(len(body) + SEAL_BYTES), body, CRC_TAG, _CHECKSUM.pack(crc32(body)))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -141,6 +147,10 @@ def _message(data: bytes | memoryview, span: Span, sealed: bool) -> bytes:
 def find_layout(data: bytes | memoryview) -> Layout:
     """Finds header and usable records. Raises CaptureFileError when the header cannot be trusted."""
     data = data if isinstance(data, bytes) else bytes(data)
+    if data.startswith(ENCRYPTED_MAGIC):
+        raise CaptureFileError(
+            "the capture file is encrypted by the machine that captured it: read it there, or with that machine's key"
+        )
     header = _frame_at(data, 0)
     if header is None:
         raise CaptureFileError("the capture file is cut off inside its header")

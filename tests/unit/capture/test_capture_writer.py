@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
-from gleaner.machine.capture import sink as sink_module
+from gleaner.machine.capture import files as files_module
 from gleaner.machine.capture.disk import RESERVE_BYTES, DiskGuard, DiskSpace, is_full
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.capture.sink import Sink
@@ -165,7 +165,7 @@ def test_the_disk_counts_as_full_until_there_is_clearly_room_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EIO, "write_failed")]
+    ("code", "reason"), [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "quota"), (errno.EIO, "io_error")]
 )
 def test_a_failed_write_costs_one_record_and_leaves_a_valid_file(
     code: int, reason: str, writer: Writer, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +181,7 @@ def test_a_failed_write_costs_one_record_and_leaves_a_valid_file(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(sink_module.os, "writev", torn)
+        patch.setattr(files_module.os, "writev", torn)
         writer.submit(channel, reading(2))
         writer.finish(writer.open_channel("x/y/z", is_binary=False, rotate_bytes=1, queue_limit=1)).result(10)
     assert channel.error
@@ -205,14 +205,17 @@ def test_a_capture_folder_that_is_removed_is_made_again(writer: Writer, tmp_path
     writer.submit(channel, reading(1))
     writer.finish(channel).result(10)
     assert numbers(tmp_path) == [1]
-    assert store.counts()[READINGS].dropped == {"write_failed": 1}  # what was in the file is lost, and said to be
+    assert store.counts()[READINGS].dropped == {"removed": 1}  # what was in the file is lost, and said to be
     assert writer.stored()[READINGS].records == 1
 
 
 def test_two_files_of_one_microsecond_have_two_names(tmp_path: Path) -> None:
     sink = Sink(tmp_path, READINGS, 10**6, lambda: 1714559405_123456789)
     for n in range(3):
-        sink.append(HEADER, reading(n).parts)
-        sink.finish()
+        sink.append(HEADER, [reading(n).parts])
+        file = sink.retire()
+        assert file is not None
+        os.close(file.fd)
+        Path(file.path).rename(file.complete_path)
     assert len(list((tmp_path / READINGS).glob("*.capture"))) == 3
     assert numbers(tmp_path) == [0, 1, 2]

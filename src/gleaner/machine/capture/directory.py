@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from gleaner.machine.capture.errors import CaptureDirectoryBusy
+from gleaner.machine.capture.at_rest import Keyring, find_frames, is_encrypted, open_sealed
+from gleaner.machine.capture.errors import CaptureDirectoryBusy, CaptureKeyMissing
 from gleaner.wire.capture_file import (
     BINARY_METHODS,
     COMPLETE_SUFFIX,
@@ -34,6 +35,8 @@ FAILED = "failed"
 REASON_SUFFIX = ".reason.json"
 STATE = ".gleaner"
 SYNC_LOCK_FILE = "sync.lock"
+REPAIR_PREFIX = "repair-"
+"""Copies in `.gleaner` that the settler was writing (`settle.py`)."""
 SMALLEST_FILE_BYTES = 64
 """Shorter than any header plus record: nothing that was ever counted can be in it."""
 SKIPPED_DIRECTORIES = frozenset((FAILED, "datasetUpload", STATE))
@@ -93,10 +96,31 @@ class Survey:
     oldest_ns: int | None
 
 
-def count_records(path: Path) -> int:
+@dataclass(frozen=True)
+class Usable:
+    """What a capture file holds up to its last good record."""
+
+    good_end: int
+    records: int
+
+
+def usable_part(data: bytes, keyring: Keyring) -> Usable:
+    """Of a plain or encrypted file. Without the key, what the frames' headers say. Raises CaptureFileError."""
+    if not is_encrypted(data):
+        layout = find_layout(data)
+        return Usable(layout.good_end, len(layout.records))
+    try:
+        opened = open_sealed(data, keyring)
+    except CaptureKeyMissing:
+        sealed = find_frames(data)
+        return Usable(sealed.good_end, sealed.records)
+    return Usable(opened.good_end, len(find_layout(opened.plain).records))
+
+
+def count_records(path: Path, keyring: Keyring | None = None) -> int:
     """Usable records of a capture file; 0 for one that cannot be read."""
     try:
-        return len(find_layout(path.read_bytes()).records)
+        return usable_part(path.read_bytes(), keyring or Keyring()).records
     except (OSError, CaptureFileError):
         return 0
 
@@ -104,9 +128,10 @@ def count_records(path: Path) -> int:
 class CaptureDirectory:
     """An owned capture directory. Blocking; `open` takes the lock and recovers, `close` gives the lock back."""
 
-    def __init__(self, root: Path, log: logging.Logger) -> None:
+    def __init__(self, root: Path, log: logging.Logger, keyring: Keyring | None = None) -> None:
         self.root = root
         self.state = root / STATE
+        self._keyring = keyring or Keyring()
         self._log = log
         self._lock_fd: int | None = None
 
@@ -157,6 +182,8 @@ class CaptureDirectory:
 
     def _recover(self) -> int:
         recovered = 0
+        for copy in self.state.glob(REPAIR_PREFIX + "*"):
+            copy.unlink()  # the file that it was to replace is still whole
         for entry in list(walk_files(self.root)):
             if entry.name.endswith(IN_PROGRESS_SUFFIX):
                 recovered += self._finish_orphan(Path(entry.path))
@@ -167,15 +194,15 @@ class CaptureDirectory:
     def _finish_orphan(self, path: Path) -> bool:
         """Cuts the torn tail and completes the file. Without one usable record there is nothing to keep."""
         try:
-            layout = find_layout(path.read_bytes())
+            usable = usable_part(path.read_bytes(), self._keyring)
         except CaptureFileError as problem:
             self._set_aside(path, str(problem))
             return False
-        if not layout.records:
+        if not usable.records:
             path.unlink()
             return False
         with path.open("r+b") as file:
-            file.truncate(layout.good_end)
+            file.truncate(usable.good_end)
             os.fdatasync(file.fileno())
         path.rename(free_path(path.with_name(path.name.removesuffix(IN_PROGRESS_SUFFIX) + COMPLETE_SUFFIX)))
         return True
@@ -244,10 +271,10 @@ def survey(root: Path) -> Survey:
     return Survey(waiting, tuple(tabular), oldest)
 
 
-def count_tabular(root: Path, files: tuple[Path, ...]) -> dict[str, int]:
+def count_tabular(root: Path, files: tuple[Path, ...], keyring: Keyring | None = None) -> dict[str, int]:
     """Records of tabular files by directory; reads each file once."""
     records: dict[str, int] = {}
     for path in files:
         directory = path.parent.relative_to(root).as_posix()
-        records[directory] = records.get(directory, 0) + count_records(path)
+        records[directory] = records.get(directory, 0) + count_records(path, keyring)
     return records

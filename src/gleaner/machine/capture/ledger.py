@@ -47,7 +47,16 @@ class Fate(StrEnum):
 class DropReason(StrEnum):
     QUEUE_FULL = "queue_full"
     DISK_FULL = "disk_full"
+    NO_INODES = "no_inodes"
+    QUOTA = "quota"
+    READ_ONLY = "read_only"
+    IO_ERROR = "io_error"
+    TOO_MANY_FILES = "too_many_files"
+    NO_PERMISSION = "no_permission"
+    REMOVED = "removed"
+    """Was written, then taken away by somebody else before its file was complete."""
     WRITE_FAILED = "write_failed"
+    """Any other error."""
     REJECTED = "rejected"
     DAMAGED = "damaged"
 

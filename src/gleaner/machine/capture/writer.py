@@ -1,38 +1,47 @@
-"""The one thread that writes capture files.
+"""The thread that writes capture files.
 
-Collectors (on the event loop) hand records over with `submit`, which never blocks: a collector may have `queue_limit`
-records waiting and all together MAX_WAITING_BYTES; the newest is dropped beyond that, and counted. A full disk or a
-failing write also drops, counted by reason, and the next record is tried again: no error ends a collector.
+Collectors hand records over with `submit`, which never blocks: a collector may have `queue_limit` records waiting and all
+together MAX_WAITING_BYTES; the newest is dropped beyond that, and counted. A full disk or a failing write also drops,
+counted by reason, and the next record is tried again: no error ends a collector.
 
-Durability: a record that was written survives a kill of the process; every SYNC_INTERVAL_S, and before a file is
-complete, it is also put on the disk, so that a power cut costs one second at most.
+Durability: a record that was written survives a kill of the process. Twice within `durability_s`, and before a file gets
+its final name, it is also put on the disk (`settle.py`), so that a power cut costs no more than that. With 0, a record
+counts as captured only once it is there.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import sqlite3
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.directory import Waiting
 from gleaner.machine.capture.disk import DiskGuard
-from gleaner.machine.capture.ledger import Change, DropReason, Fate, LedgerStore, sync_directories
-from gleaner.machine.capture.sink import Finished, OpenFile, Sink, complete
+from gleaner.machine.capture.files import Files
+from gleaner.machine.capture.ledger import Change, DropReason, LedgerStore
+from gleaner.machine.capture.ledger import Fate as LedgerFate
+from gleaner.machine.capture.settle import Fate, Settled, Settler, Work
+from gleaner.machine.capture.sink import Sink
+from gleaner.machine.capture.trouble import explain, reason_of
 
-SYNC_INTERVAL_S = 1.0
+DURABILITY_S = 1.0
+DISK_CHECK_S = 1.0
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-BATCH_RECORDS = 64
-FSYNCS_AT_ONCE = 8
-_DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+# Written, but not on the disk yet: beyond this the writer waits for the disk, the queues fill, and drops are counted.
+MAX_UNSETTLED_BYTES = 256 * 1024 * 1024
+# After a round of writing, the next one comes so much later: records that gather meanwhile share one write. A record
+# that comes after a pause is written at once.
+LINGER_S = 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One SensorData to write, in parts so that no picture is copied."""
 
@@ -41,7 +50,7 @@ class Record:
     size_bytes: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Channel:
     """What the writer knows of one collector."""
 
@@ -49,16 +58,26 @@ class Channel:
     is_binary: bool
     queue_limit: int
     lost: Waiting = field(default_factory=Waiting)
-    """Written, then removed by somebody else before the file was complete."""
+    """Written, then gone before the file was complete."""
+    lost_by_hour: dict[int, Waiting] = field(default_factory=dict)
     pending: int = 0
-    error: str = ""
-    """The last write's error, empty when it went well."""
+    waiting: list[Record] = field(default_factory=list)
+    write_error: str = ""
+    settle_error: str = ""
+
+    @property
+    def error(self) -> str:
+        """The last write's error, empty when it went well."""
+        return self.write_error or self.settle_error
 
 
 @dataclass(frozen=True)
-class _Item:
-    channel: Channel
-    record: Record
+class WriterOptions:
+    durability_s: float = DURABILITY_S
+    """A power cut loses at most so much; 0: what is captured is on the disk."""
+    keyring: Keyring = field(default_factory=Keyring)
+    files: Files = field(default_factory=Files)
+    wall_ns: Callable[[], int] = time.time_ns
 
 
 @dataclass(frozen=True)
@@ -72,20 +91,35 @@ class _Finish:
 class Writer:
     """`start() → running → stop()`. `submit`, `open_channel` and `finish` may be called from any thread."""
 
-    def __init__(self, root: Path, store: LedgerStore, guard: DiskGuard, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: LedgerStore,
+        guard: DiskGuard,
+        log: logging.Logger,
+        options: WriterOptions | None = None,
+    ) -> None:
         self._root = root
         self._store = store
         self._guard = guard
         self._log = log
-        self._queue: queue.SimpleQueue[_Item | _Finish | None] = queue.SimpleQueue()
+        self._options = options or WriterOptions()
         self._lock = threading.Lock()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_idle = False
+        self._ready: list[Channel] = []
+        """Channels with waiting records."""
+        self._finishes: list[_Finish] = []
+        self._is_stopping = False
         self._channels: dict[str, Channel] = {}
         self._waiting_bytes = 0
         self._drops: dict[tuple[str, DropReason], int] = {}
         self._thread: threading.Thread | None = None
-        self._dirty_folders: set[str] = set()
-        # Files put on the disk side by side share the file system's commits: measured 2 to 3 times faster than in turn.
-        self._completers = ThreadPoolExecutor(FSYNCS_AT_ONCE, "capture-fsync")
+        # Only the writer's thread, from here on.
+        self._settler = Settler(root, self._options.files, self._options.keyring, log, self._settled)
+        self._work = Work()
+        self._unsettled_bytes = 0
+        self._in_flight: Future[None] | None = None
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
@@ -97,49 +131,85 @@ class Writer:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Writes what is queued, completes all files and ends the thread."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            thread.join(timeout_s)
-            self._completers.shutdown(wait=False)
-            if thread.is_alive():
-                self._log.error("the capture writer did not end within %.0f s: the disk does not answer", timeout_s)
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._is_stopping = True
+        if thread is None:
+            self._settler.close()
+            return
+        self._wake.put(None)
+        thread.join(timeout_s)
+        is_stuck = thread.is_alive()
+        self._settler.close(wait=not is_stuck)
+        if is_stuck:
+            self._log.error("the capture writer did not end within %.0f s: the disk does not answer", timeout_s)
 
     def open_channel(self, directory: str, *, is_binary: bool, rotate_bytes: int, queue_limit: int) -> Channel:
         """The channel of a collector; its counts live on when the collector is rebuilt."""
         with self._lock:
             channel = self._channels.get(directory)
             if channel is None:
-                channel = Channel(Sink(self._root, directory, rotate_bytes, time.time_ns), is_binary, queue_limit)
-                self._channels[directory] = channel
+                options = self._options
+                sink = Sink(
+                    self._root,
+                    directory,
+                    rotate_bytes,
+                    options.wall_ns,
+                    options.files,
+                    options.keyring,
+                    count_when_durable=not options.durability_s,
+                )
+                channel = self._channels[directory] = Channel(sink, is_binary, queue_limit)
             channel.queue_limit = queue_limit
+            channel.sink.rotate_bytes = rotate_bytes
             return channel
 
     def submit(self, channel: Channel, record: Record) -> bool:
         """False: dropped and counted, because the disk does not keep up."""
+        size = record.size_bytes
         with self._lock:
-            full = channel.pending >= channel.queue_limit or self._waiting_bytes + record.size_bytes > MAX_WAITING_BYTES
-            if full:
+            pending = channel.pending
+            if pending >= channel.queue_limit or self._waiting_bytes + size > MAX_WAITING_BYTES:
                 self._count_drop(channel, DropReason.QUEUE_FULL, 1)
                 return False
-            channel.pending += 1
-            self._waiting_bytes += record.size_bytes
-        self._queue.put(_Item(channel, record))
+            channel.pending = pending + 1
+            self._waiting_bytes += size
+            waiting = channel.waiting
+            if not waiting:
+                self._ready.append(channel)
+            waiting.append(record)
+            is_idle, self._is_idle = self._is_idle, False
+        # A queue that fills within one pause ends the pause.
+        if is_idle or pending == channel.queue_limit // 2:
+            self._wake.put(None)
         return True
 
     def finish(self, *channels: Channel) -> Future[None]:
         """Completes the open files of these channels (of all, when none is named), after what was submitted before."""
         done: Future[None] = Future()
-        if self._thread is None:
-            done.set_result(None)
+        with self._lock:
+            is_running = self._thread is not None
+            if is_running:
+                self._finishes.append(_Finish(channels or None, done))
+        if is_running:
+            self._wake.put(None)
         else:
-            self._queue.put(_Finish(channels or None, done))
+            done.set_result(None)
         return done
 
     def stored(self) -> dict[str, Waiting]:
         """What was written since the start, by directory."""
         with self._lock:
             return {d: subtract(c.sink.written, c.lost) for d, c in self._channels.items()}
+
+    def stored_by_hour(self) -> dict[tuple[str, int], Waiting]:
+        """The same by directory and hour (UTC, hours since the epoch)."""
+        with self._lock:
+            return {
+                (directory, hour): subtract(written, channel.lost_by_hour.get(hour, Waiting()))
+                for directory, channel in self._channels.items()
+                for hour, written in list(channel.sink.written_by_hour.items())
+            }
 
     def unsaved_drops(self) -> dict[tuple[str, DropReason], int]:
         """Drops that are not in the ledger's file yet (the disk may be full)."""
@@ -150,142 +220,194 @@ class Writer:
         channel = self._channels.get(directory)
         return channel.error if channel else ""
 
-    # --- the writer thread -------------------------------------------------------------------------------------------
+    # --- the writer's thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        next_sync = time.monotonic() + SYNC_INTERVAL_S
-        running = True
-        while running:
-            batch = self._take(max(0.0, next_sync - time.monotonic()))
-            running = None not in batch
-            singles: list[tuple[Channel, OpenFile]] = []
-            for item in batch:
-                if isinstance(item, _Item):
-                    self._write(item, singles)
-            self._complete_singles(singles)
-            for item in batch:
-                if isinstance(item, _Finish):
-                    try:
-                        self._finish(item.channels)
-                    finally:
-                        item.done.set_result(None)
-            if not running:
-                self._finish(None)
+        period_s = self._options.durability_s / 2
+        next_settle = time.monotonic() + period_s
+        next_check = time.monotonic() + DISK_CHECK_S
+        ready: list[tuple[Channel, list[Record]]] = []
+        is_running = True
+        while is_running:
+            self._rest(min(next_settle if period_s else next_check, next_check), is_busy=bool(ready))
+            ready, finishes, is_running = self._take()
+            for channel, records in ready:
+                self._write(channel, records)
+            if not is_running:
+                finishes.append(_Finish(None, Future()))
+            now = time.monotonic()
+            if finishes or not period_s or now >= next_settle or self._unsettled_bytes > MAX_UNSETTLED_BYTES:
+                self._settle(finishes, must_wait=not period_s or not is_running)
+                next_settle = now + period_s
             self._save_drops()
-            if time.monotonic() >= next_sync or not running:
-                self._sync()
-                next_sync = time.monotonic() + SYNC_INTERVAL_S
+            if now >= next_check:
+                self._check_disk()
+                next_check = now + DISK_CHECK_S
 
-    def _take(self, timeout_s: float) -> list[_Item | _Finish | None]:
-        """Waits for something to do, then takes what has gathered meanwhile: under load, one fsync serves many."""
-        batch: list[_Item | _Finish | None] = []
+    def _rest(self, deadline: float, *, is_busy: bool) -> None:
+        """Waits for something to do; after a round of writing, a little for more to gather."""
+        wait_s = max(0.0, deadline - time.monotonic())
+        with self._lock:
+            if self._finishes or self._is_stopping:
+                return
+            self._is_idle = not is_busy and not self._ready
+            if not self._is_idle:
+                wait_s = min(wait_s, LINGER_S)
         try:
-            batch.append(self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait())
-            # Stops behind a _Finish or None, so that what was submitted before is written before.
-            while isinstance(batch[-1], _Item) and len(batch) < BATCH_RECORDS:
-                batch.append(self._queue.get_nowait())
+            self._wake.get(timeout=wait_s)
+            while True:
+                self._wake.get_nowait()
         except queue.Empty:
             pass
-        return batch
 
-    def _write(self, item: _Item, singles: list[tuple[Channel, OpenFile]]) -> None:
-        channel, record = item.channel, item.record
+    def _take(self) -> tuple[list[tuple[Channel, list[Record]]], list[_Finish], bool]:
         with self._lock:
-            channel.pending -= 1
-            self._waiting_bytes -= record.size_bytes
+            self._is_idle = False
+            ready: list[tuple[Channel, list[Record]]] = []
+            for channel in self._ready:
+                records, channel.waiting = channel.waiting, []
+                channel.pending -= len(records)
+                self._waiting_bytes -= sum(record.size_bytes for record in records)
+                ready.append((channel, records))
+            self._ready.clear()
+            finishes, self._finishes = self._finishes, []
+            return ready, finishes, not self._is_stopping
+
+    def _write(self, channel: Channel, records: list[Record]) -> None:
         if self._guard.full:
-            self._drop(channel, DropReason.DISK_FULL, 1, "the disk is full: free some space, or let sync catch up")
+            self._drop(channel, DropReason.DISK_FULL, len(records), explain(DropReason.DISK_FULL))
             return
         try:
-            if channel.is_binary:
-                singles.append((channel, channel.sink.write_single(record.header, record.parts)))
-                return
-            finished = channel.sink.append(record.header, record.parts)
-        except OSError as error:
-            self._drop(channel, _reason(error), 1, _explain(error))
-            return
+            errors = self._write_singles(channel, records) if channel.is_binary else self._append(channel, records)
         except Exception as error:  # noqa: BLE001 (the top of this thread: whatever a record does, the others go on)
-            self._drop(channel, DropReason.WRITE_FAILED, 1, f"{type(error).__name__}: {error}")
+            self._drop(channel, DropReason.WRITE_FAILED, len(records), f"{type(error).__name__}: {error}")
             return
-        self._recovered(channel)
-        self._settle(channel, finished)
+        for problem in errors:
+            reason = reason_of(problem, str(self._root))
+            self._drop(channel, reason, 1, explain(reason, problem))
+        if not errors:
+            self._recovered(channel)
 
-    def _complete_singles(self, singles: list[tuple[Channel, OpenFile]]) -> None:
-        files = [file for _, file in singles]
-        all_finished = self._completers.map(complete, files) if len(files) > 1 else map(complete, files)
-        for (channel, _), finished in zip(singles, all_finished, strict=True):
-            if finished.error is None:
-                self._recovered(channel)
-            self._settle(channel, finished)
+    def _append(self, channel: Channel, records: list[Record]) -> list[OSError]:
+        sink = channel.sink
+        done = sink.append(records[0].header, [record.parts for record in records])
+        for file in done.retired:
+            self._work.retired.append((sink, file))
+            self._unsettled_bytes += file.size
+        return done.errors
 
-    def _finish(self, channels: tuple[Channel, ...] | None) -> None:
-        with self._lock:
-            chosen = list(self._channels.values()) if channels is None else list(channels)
-        for channel in chosen:
-            self._settle(channel, channel.sink.finish())
+    def _write_singles(self, channel: Channel, records: list[Record]) -> list[OSError]:
+        errors = []
+        for record in records:
+            try:
+                file = channel.sink.write_single(record.header, record.parts)
+            except OSError as error:
+                errors.append(error)
+                continue
+            self._work.retired.append((channel.sink, file))
+            self._unsettled_bytes += file.size
+        return errors
 
-    def _settle(self, channel: Channel, finished: Finished | None) -> None:
-        if finished is None:
-            return
-        if finished.error is None:
-            self._dirty_folders.add(str(finished.path.parent))
-        elif finished.is_lost:
-            with self._lock:
-                lost = channel.lost
-                lost.records, lost.files = lost.records + finished.records, lost.files + 1
-                lost.size_bytes += finished.size_bytes
-            message = f"{finished.path} was removed while it was written: leave the capture directory to Gleaner"
-            self._drop(channel, DropReason.WRITE_FAILED, finished.records, message)
-        else:
-            # Its data is there as .prog and counts as waiting; the next start completes it.
-            self._fail(channel, _explain(finished.error))
-
-    def _sync(self) -> None:
+    def _settle(self, finishes: list[_Finish], *, must_wait: bool) -> None:
+        """Hands what was written to the settler. A settler that is behind gets it together with what follows."""
+        if self._in_flight is not None and not self._in_flight.done():
+            if not finishes and not must_wait and self._unsettled_bytes <= MAX_UNSETTLED_BYTES:
+                return
+            if self._unsettled_bytes > MAX_UNSETTLED_BYTES:
+                self._in_flight.result()
         with self._lock:
             channels = list(self._channels.values())
+        for finish in finishes:
+            for channel in channels if finish.channels is None else finish.channels:
+                self._retire(channel)
+        work, self._work, self._unsettled_bytes = self._work, Work(), 0
         for channel in channels:
-            try:
-                channel.sink.sync()
-            except OSError as error:
-                self._fail(channel, _explain(error))
-        folders, self._dirty_folders = self._dirty_folders, set()
-        try:
-            sync_directories(folders)
-        except OSError as error:
-            self._log.debug("could not sync a capture folder: %s", error)
+            file = channel.sink.file
+            if file is not None and file.is_abandoned:
+                self._retire(channel, work)
+            elif file is not None:
+                # Also what is synced already: somebody may have taken the file away.
+                work.dirty.append((channel.sink, file))
+            folders, channel.sink.dirty_folders = channel.sink.dirty_folders, set()
+            work.folders |= folders
+        self._in_flight = self._settler.submit(work)
+        for finish in finishes:
+            _pass_on(self._in_flight, finish.done)
+        if must_wait:
+            self._in_flight.result()
+
+    def _retire(self, channel: Channel, work: Work | None = None) -> None:
+        file = channel.sink.retire()
+        if file is not None:
+            (work or self._work).retired.append((channel.sink, file))
+
+    def _check_disk(self) -> None:
         if self._guard.check():
             if self._guard.full:
                 self._log.error("the disk of %s is full: capture drops readings until there is space again", self._root)
             else:
                 self._log.info("the disk of %s has space again: capture goes on", self._root)
 
+    # --- the settler's thread ----------------------------------------------------------------------------------------
+
+    def _settled(self, result: Settled) -> None:
+        with self._lock:
+            channel = self._channels[result.sink.directory]
+        file = result.file
+        if result.fate is Fate.SAFE:
+            self._settles_again(channel)
+            return
+        if result.fate is Fate.SUSPECT:
+            if result.error is not None:
+                words = explain(reason_of(result.error, str(self._root)), result.error)
+                self._settle_failed(channel, f"{words}: {file.path} is not safe from a power cut, it is tried again")
+            return
+        error = result.error
+        is_removed = result.fate is Fate.LOST and (error is None or isinstance(error, FileNotFoundError))
+        reason = DropReason.REMOVED if is_removed else DropReason.IO_ERROR
+        is_gone = result.fate is Fate.LOST
+        with self._lock:
+            for lost in (channel.lost, channel.lost_by_hour.setdefault(file.hour, Waiting())):
+                lost.records += result.records
+                lost.files += int(is_gone)
+                lost.size_bytes += file.size if is_gone else 0
+            self._count_drop(channel, reason, result.records)
+        self._settle_failed(channel, f"{explain(reason)}: {result.records} records of {file.path}")
+
+    def _settle_failed(self, channel: Channel, message: str) -> None:
+        if not channel.settle_error:
+            self._log.warning("readings of %s: %s", channel.sink.directory, message)
+        channel.settle_error = message
+
+    def _settles_again(self, channel: Channel) -> None:
+        if channel.settle_error:
+            self._log.info("readings of %s are safe again", channel.sink.directory)
+            channel.settle_error = ""
+
     # --- counting ----------------------------------------------------------------------------------------------------
 
     def _drop(self, channel: Channel, reason: DropReason, records: int, message: str) -> None:
         with self._lock:
             self._count_drop(channel, reason, records)
-        self._fail(channel, message)
+        if channel.write_error != message:
+            self._log.warning("cannot store readings of %s: %s", channel.sink.directory, message)
+        channel.write_error = message
 
     def _count_drop(self, channel: Channel, reason: DropReason, records: int) -> None:
         key = (channel.sink.directory, reason)
         self._drops[key] = self._drops.get(key, 0) + records
 
-    def _fail(self, channel: Channel, message: str) -> None:
-        if channel.error != message:
-            self._log.warning("cannot store readings of %s: %s", channel.sink.directory, message)
-        channel.error = message
-
     def _recovered(self, channel: Channel) -> None:
-        if channel.error:
+        if channel.write_error:
             self._log.info("readings of %s are stored again", channel.sink.directory)
-            channel.error = ""
+            channel.write_error = ""
 
     def _save_drops(self) -> None:
         with self._lock:
             drops = dict(self._drops)
         if not drops:
             return
-        changes = [Change(d, Fate.DROPPED, reason, records) for (d, reason), records in drops.items()]
+        changes = [Change(d, LedgerFate.DROPPED, reason, records) for (d, reason), records in drops.items()]
         try:
             self._store.record(changes)
         except sqlite3.Error as error:
@@ -300,14 +422,8 @@ class Writer:
                     del self._drops[key]
 
 
-def _reason(error: OSError) -> DropReason:
-    return DropReason.DISK_FULL if error.errno in _DISK_FULL else DropReason.WRITE_FAILED
-
-
-def _explain(error: OSError) -> str:
-    if error.errno in _DISK_FULL:
-        return "the disk is full: free some space, or let sync catch up"
-    return f"writing failed: {error}"
+def _pass_on(work: Future[None], done: Future[None]) -> None:
+    work.add_done_callback(lambda _: done.set_result(None))
 
 
 def subtract(left: Waiting, right: Waiting) -> Waiting:
