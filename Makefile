@@ -42,8 +42,8 @@ bench: .venv-dev ## one measurement beside its peer: make -s bench ONLY=capture_
 	@test -n "$(ONLY)" || { echo "Say which: make -s bench ONLY=name, one of:"; ls bench | sed -n 's/^\([a-z]*[a-z_]*\)\.py$$/  \1/p'; exit 2; }
 	@$(BIN)/python bench/$(ONLY).py $(ARGS)
 
-fault: .venv-dev ## the long version of the fault tests (ROUNDS=50)
-	@GLEANER_FAULT_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
+fault: .venv-dev ## the long fault tests: 200 kills of capture, sync and app (KILLS=, ROUNDS=50, HOURS= for a soak)
+	@GLEANER_FAULT_ROUNDS=$(or $(ROUNDS),50) GLEANER_FAULT_KILLS=$(or $(KILLS),200) GLEANER_SOAK_HOURS=$(or $(HOURS),0) $(BIN)/python -m pytest tests/fault --timeout $(or $(TIMEOUT),3600) $(ARGS)
 
 docs: .venv-dev ## regenerates what is generated: the model catalogue, the configuration reference, OpenAPI and its types
 	@$(BIN)/python scripts/docs.py

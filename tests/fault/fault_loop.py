@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gleaner.cli.rest_client import RestClient, RestError
 from gleaner.machine.capture.ledger import read_ledger
 
@@ -28,7 +30,6 @@ class Part:
     command: list[str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    lines: list[str] = field(default_factory=list)
 
     def start(self) -> None:
         with self.log.open("ab") as output:
@@ -40,6 +41,18 @@ class Part:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    @property
+    def sync_pid(self) -> int | None:
+        """The sync process of a machine, if it runs now."""
+        assert self.process is not None
+        try:
+            for child in psutil.Process(self.process.pid).children():
+                if "gleaner.machine.sync.process" in child.cmdline():
+                    return int(child.pid)
+        except psutil.NoSuchProcess:
+            pass
+        return None
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -67,6 +80,8 @@ class Loop:
     machine: Part = field(init=False)
     client: RestClient = field(init=False)
     part_id: str = ""
+    proxies: tuple[int, int] | None = None
+    """Ports by which the machine reaches the app's web and gRPC doors; None: directly."""
 
     def __post_init__(self) -> None:
         web, grpc, _machine = self.ports
@@ -110,6 +125,10 @@ class Loop:
         self.part_id = machine["parts"][0]["id"]
         self.configure(capture_disabled=False)
         value = self.client.post(f"/parts/{self.part_id}/secret", {})["machine_json"]
+        if self.proxies is not None:
+            web, grpc = self.proxies
+            value["cloud"]["web_address"] = f"http://127.0.0.1:{web}"
+            value["cloud"]["app_address"] = f"http://127.0.0.1:{grpc}"
         self.setup_file.write_text(json.dumps(value))
         self.setup_file.chmod(0o600)
 
@@ -163,11 +182,15 @@ class Loop:
 
     def captured_at(self) -> list[float]:
         """Seconds since the epoch of every picture that the app holds."""
-        found: list[float] = []
+        return [microseconds / 1e6 for microseconds in self.picture_times()]
+
+    def picture_times(self) -> list[int]:
+        """µs since the epoch of every picture that the app holds."""
+        found: list[int] = []
         rows = self.rows()
         for i in range(0, len(rows), 200):
             items = self.client.post("/items/lookup", {"rows": rows[i : i + 200]})["items"]
-            found += [datetime.fromisoformat(item["captured_at"]).timestamp() for item in items]
+            found += [microseconds(item["captured_at"]) for item in items]
         return found
 
     def rows(self) -> list[int]:
@@ -178,8 +201,25 @@ class Loop:
         series = self.client.get(f"/readings/series?part_id={self.part_id}")
         return sum(int(each["count"]) for each in series)
 
+    def reading_times(self) -> list[int]:
+        """µs since the epoch of every reading that the app holds."""
+        (meter, method, _hz) = CAPTURE[1]
+        found: list[int] = []
+        end = ""
+        while True:
+            where = f"/readings?part_id={self.part_id}&component_name={meter}&method={method}&limit=10000{end}"
+            rows = self.client.get(where)["rows"]
+            if not rows:
+                return found
+            found += [microseconds(row["time"]) for row in rows]
+            end = f"&end={rows[-1]['time']}"
+
     def ledger(self) -> dict[str, dict[str, Any]]:
         return {each["method"]: each for each in read_ledger(self.capture_dir)["collectors"]}
+
+
+def microseconds(iso: str) -> int:
+    return round(datetime.fromisoformat(iso).timestamp() * 1_000_000)
 
 
 def is_settled(loop: Loop) -> bool:
@@ -194,6 +234,18 @@ def is_settled(loop: Loop) -> bool:
         and bool(ledger)
         and not any(each["waiting"] for each in ledger.values())
     )
+
+
+def settle(loop: Loop) -> None:
+    """Switches capture off and waits until everything captured was acknowledged."""
+    wait_for(lambda: answers(loop), 60, lambda: "the app did not come back: " + loop.app.log.read_text()[-2000:])
+    loop.configure(capture_disabled=True)
+    wait_for(
+        lambda: is_settled(loop),
+        120,
+        lambda: f"not everything was sent: {loop.ledger()}\n" + loop.machine.log.read_text()[-2000:],
+    )
+    loop.machine.stop()
 
 
 def answers(loop: Loop) -> bool:

@@ -8,7 +8,6 @@ AppError
 from __future__ import annotations
 
 import ssl
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from grpclib.client import Channel
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
 
+from gleaner.machine.dial import is_loopback
 from gleaner.wire.machine_config import CloudConfig, ConfigProblem
 
 #: Source: Viam's documented read timeout for configuration.
@@ -118,16 +118,6 @@ class AppConnection:
         if key is not None:
             return await self.authenticate(key.id, "api-key", key.key, timeout_s=timeout_s)
         return await self.authenticate(self._cloud.id, "robot-secret", self._cloud.secret, timeout_s=timeout_s)
-
-
-def is_loopback(host: str | None) -> bool:
-    """This computer itself, which no proxy must be asked for."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def http_credentials(cloud: CloudConfig) -> dict[str, str]:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import google_crc32c
 
-from gleaner.machine.cloud.connection import is_loopback
+from gleaner.machine.dial import is_loopback
 
 _CHUNK_BYTES = 256 * 1024
 #: Of silence, not of the whole download.

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from gleaner import __version__
 from gleaner.machine.cloud.configuration import platform_name
-from gleaner.machine.cloud.connection import client_tls, http_credentials, is_loopback
+from gleaner.machine.cloud.connection import client_tls, http_credentials
 from gleaner.machine.cloud.pipes import Pipes
 from gleaner.machine.cloud.reachability import Reachability, backoff_s
+from gleaner.machine.dial import StraightConnect, certificate_problem, portal_words, proxy_for
 from gleaner.wire.link import MAX_FRAME_BYTES, PATH, STATUS_INTERVAL_S, Hello, Status, is_notice
 from gleaner.wire.machine_config import CloudConfig, ConfigProblem
 
@@ -67,19 +68,17 @@ class Link:
                 await self._connect_once()
                 self._state.bad("the app closed it")
             except InvalidStatus as error:
-                self._state.bad(_explain_status(error))
-            except ssl.SSLCertVerificationError as error:
-                self._state.bad(
-                    f"the app's certificate is not trusted ({error.verify_message}): download machine.json again"
-                )
-            except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
+                self._state.bad(_explain_status(error, self._cloud.web_address))
+            except ssl.SSLError as error:
+                self._state.bad(await certificate_problem(self._cloud.web_address, error))
+            except (ImportError, OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
                 self._state.bad(getattr(error, "strerror", None) or str(error) or "no answer")
             attempt = 0 if loop.time() - started > _STABLE_S else attempt + 1
             await asyncio.sleep(backoff_s(attempt, most_s=_MOST_WAIT_S))
 
     async def _connect_once(self) -> None:
         headers = http_credentials(self._cloud)
-        async with connect(
+        async with StraightConnect(
             self._url,
             additional_headers=headers,
             ssl=self._tls,
@@ -88,7 +87,7 @@ class Link:
             ping_interval=10,
             ping_timeout=10,
             close_timeout=_CLOSE_TIMEOUT_S,
-            proxy=None if is_loopback(urlsplit(self._url).hostname) else True,
+            proxy=proxy_for(self._url),
         ) as websocket:
             self._state.good()
             self.on_connect()
@@ -144,10 +143,12 @@ def _endpoint(cloud: CloudConfig) -> tuple[str, ssl.SSLContext | None]:
     ) if tls else None
 
 
-def _explain_status(error: InvalidStatus) -> str:
+def _explain_status(error: InvalidStatus, address: str) -> str:
     code = error.response.status_code
     if code in (401, 403):
         return (
             "the app does not accept this machine's secret: make a new one on its CONNECT page and replace machine.json"
         )
+    if code < 400:
+        return portal_words(address, code)
     return f"the app answers HTTP {code}"

@@ -9,14 +9,16 @@ LONGEST_S = 60.0
 
 
 class Backoff:
-    """Doubles from FIRST_S to LONGEST_S; each wait is drawn from its upper half, so that a fleet does not return at once."""
+    """Doubles from FIRST_S to `longest_s`; each wait is drawn from its upper half, so that a fleet does not return at once."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, longest_s: float | None = None) -> None:
+        """`longest_s`: LONGEST_S if not said."""
         self._chance = chance
+        self._longest_s = LONGEST_S if longest_s is None else longest_s
         self._failures = 0
 
     def next_s(self) -> float:
-        ceiling = min(LONGEST_S, FIRST_S * float(1 << min(self._failures, 16)))
+        ceiling = min(self._longest_s, FIRST_S * float(1 << min(self._failures, 16)))
         self._failures += 1
         return ceiling * self._chance.uniform(0.5, 1.0)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
+from gleaner.machine.dial import StraightConnect, certificate_problem, portal_words, proxy_for
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.sync_frames import (
     MAX_FRAME_BYTES,
@@ -135,7 +138,7 @@ class Link:
 async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
     """Raises LinkError in words that a person can act on."""
     try:
-        connection = await connect(
+        connection = await StraightConnect(
             settings.url,
             additional_headers={"part_id": settings.part_id, "secret": settings.secret},
             ssl=tls_context(settings),
@@ -145,24 +148,33 @@ async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
             ping_interval=PING_INTERVAL_S,
             ping_timeout=PING_TIMEOUT_S,
             close_timeout=2,
-            proxy=None,
+            proxy=proxy_for(settings.url),
         )
     except InvalidStatus as error:
         raise _status_error(error.response.status_code, settings) from error
     except ssl.SSLError as error:
-        why = getattr(error, "verify_message", "") or error.reason
-        raise Refused(
-            f"{settings.web_address} shows a certificate that this machine does not trust ({why}): "
-            "take the machine's configuration from the app again"
-        ) from error
+        raise Refused(await certificate_problem(settings.web_address, error)) from error
     except InvalidURI as error:
         raise Refused(f"web_address {settings.web_address!r} is not an address: {error}") from error
-    except (OSError, TimeoutError, InvalidHandshake) as error:
-        raise LinkError(f"{settings.web_address} cannot be reached: {error or type(error).__name__}") from error
+    except socket.gaierror as error:
+        host = urlsplit(settings.web_address).hostname
+        raise LinkError(
+            f"the name {host} cannot be looked up ({error.strerror}): is there a network, and a DNS server?"
+        ) from error
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise LinkError(f"{settings.web_address} cannot be reached: {_why(error)}") from error
+    except ImportError as error:
+        raise Refused(f"the proxy that the environment names cannot be used: {error}") from error
     try:
         yield Link(connection)
     finally:
         await connection.close()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {OPEN_TIMEOUT_S:.0f} s"
+    return str(error) or type(error).__name__
 
 
 def _status_error(status: int, settings: SyncSettings) -> LinkError:
@@ -173,6 +185,8 @@ def _status_error(status: int, settings: SyncSettings) -> LinkError:
         )
     if status == 404:
         return Refused(f"{settings.web_address} has no /api/sync: is web_address the address of a Gleaner app?")
+    if status < 400:
+        return LinkError(portal_words(settings.web_address, status))
     return LinkError(f"the app at {settings.web_address} answers {status}, it may be starting or overloaded")
 
 

@@ -15,8 +15,10 @@ from gleaner.machine.sync.backoff import Backoff
 from gleaner.machine.sync.settings import SyncSettings, line
 
 STOP_TIMEOUT_S = 3.0
-# A process that lived this long has not crashed at its start: the next one begins without a wait.
+# A process that lived this long, or has reached the app, has not crashed at its start: the next one begins without a wait.
 HEALTHY_AFTER_S = 30.0
+# Whatever ends it again and again (memory that others take, say): captures pile up while nobody sends.
+LONGEST_RESTART_S = 10.0
 # A request that comes while the process is being started waits for it so long.
 START_PATIENCE_S = 10.0
 _LINE_BYTES = 1024 * 1024
@@ -33,6 +35,7 @@ class SyncSupervisor:
         self.settings = settings
         self.connected = False
         self.error = "starting"
+        self._has_connected = False
         self._log = log
         self._on_pass = on_pass
         self._process: asyncio.subprocess.Process | None = None
@@ -97,15 +100,15 @@ class SyncSupervisor:
             process.stdin.write(text)
 
     async def _run(self) -> None:
-        backoff = Backoff(random.Random())
+        backoff = Backoff(random.Random(), LONGEST_RESTART_S)
         loop = asyncio.get_running_loop()
         while True:
-            began_s = loop.time()
+            began_s, self._has_connected = loop.time(), False
             try:
                 ending = f"the sync process ended with code {await self._run_once()}"
             except OSError as error:  # no memory, no file descriptors: a state of the machine that passes
                 ending = f"the sync process cannot be started: {error}"
-            if loop.time() - began_s > HEALTHY_AFTER_S:
+            if self._has_connected or loop.time() - began_s > HEALTHY_AFTER_S:
                 backoff.reset()
             self.connected, self.error = False, f"{ending}; it is started again"
             self._log.error("%s", self.error)
@@ -145,6 +148,7 @@ class SyncSupervisor:
         match message:
             case {"type": "status", "connected": bool(connected), "error": str(error)}:
                 self.connected, self.error = connected, error
+                self._has_connected = self._has_connected or connected
             case {"type": "pass", "started_ns": int(started_ns), "sent": int(sent)}:
                 self._on_pass(started_ns, sent)
             case {"type": "done", "id": int(number), "error": str(error)}:
