@@ -26,5 +26,5 @@ async def _close_connections_of_failed_dials(monkeypatch: pytest.MonkeyPatch) ->
         transport.abort()  # also one that waits for the other side's goodbye, as TLS does
     sockets = [transport.get_extra_info("socket") for transport in transports]
     async with asyncio.timeout(5):
-        while any(one is not None and one.fileno() >= 0 for one in sockets):
+        while any(one is not None and one.fileno() >= 0 for one in sockets):  # noqa: ASYNC110 (nothing tells that a socket was closed)
             await asyncio.sleep(0.001)
