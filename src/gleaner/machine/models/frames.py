@@ -118,7 +118,8 @@ class OnDemandSource(FrameSource):
         self.state = SourceState.STOPPED
         self._latest = None
         if worker is not None:
-            worker.shutdown(wait=True, cancel_futures=True)
+            # Nothing but computing is under way, and no device is held: the first picture of an arena takes seconds.
+            worker.shutdown(wait=False, cancel_futures=True)
 
 
 class DeviceLost(Exception):
