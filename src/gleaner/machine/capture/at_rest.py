@@ -23,13 +23,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.wire.capture_file import ENCRYPTED_MAGIC, CaptureFileError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 _KEY_ID_BYTES, _SALT_BYTES, _TAG_BYTES = 8, 32, 16
@@ -56,6 +57,13 @@ def file_key(key: bytes, salt: bytes) -> bytes:
     return hmac.digest(hmac.digest(salt, key, "sha256"), _INFO + b"\x01", "sha256")
 
 
+def _cipher(key: bytes, salt: bytes) -> AESGCM:
+    # Imported late: a machine that does not encrypt has no use for 10 MB of it.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(file_key(key, salt))
+
+
 class FileSealer:
     """Encrypts what goes into one new file."""
 
@@ -63,7 +71,7 @@ class FileSealer:
         salt = os.urandom(_SALT_BYTES)
         beginning = _BEGINNING.pack(ENCRYPTED_MAGIC, key_id(key), salt)
         self.beginning = beginning + _CHECKSUM.pack(crc32(beginning))
-        self._encrypt = AESGCM(file_key(key, salt)).encrypt
+        self._encrypt = _cipher(key, salt).encrypt
         self._counter = 0
 
     def frame(self, plain: bytes, records: int) -> bytes:
@@ -179,11 +187,13 @@ class Opened:
 
 def open_sealed(data: bytes, keyring: Keyring) -> Opened:
     """Decrypts what is authentic. Raises CaptureKeyMissing; CaptureFileError when the file says nothing reliable."""
+    from cryptography.exceptions import InvalidTag
+
     sealed = find_frames(data)
     key = keyring.find(sealed.key_id)
     if key is None:
         raise CaptureKeyMissing(sealed.key_id.hex(), any(keyring.keys))
-    decrypt = AESGCM(file_key(key, sealed.salt)).decrypt
+    decrypt = _cipher(key, sealed.salt).decrypt
     view = memoryview(data)
     plain: list[bytes] = []
     good_end = BEGINNING_BYTES

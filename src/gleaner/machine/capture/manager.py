@@ -7,15 +7,17 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
+from gleaner.machine.capture.writer import DURABILITY_S, WriterOptions
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
 from gleaner.wire.capture_file import extension_for
@@ -47,6 +49,8 @@ class ManagerSettings:
     settle_ms: int
     rotate_bytes: int
     selective_syncer: str
+    durability_s: float = DURABILITY_S
+    keyring: Keyring = field(default_factory=Keyring)
 
 
 class DataManager(DataManagerService):
@@ -56,7 +60,8 @@ class DataManager(DataManagerService):
         super().__init__(name, logger=log)
         self._settings = settings
         self._log = log
-        self._storage = CaptureStorage(settings.capture_dir, log)
+        options = WriterOptions(settings.durability_s, settings.keyring)
+        self._storage = CaptureStorage(settings.capture_dir, log, options)
         self._collectors: dict[str, Collector] = {}
         self._problems: dict[str, str] = {}
         self._frequencies: dict[str, float] = {}
@@ -226,6 +231,7 @@ class DataManager(DataManagerService):
             additional_sync_paths=self._settings.additional_sync_paths,
             tags=self._settings.tags,
             settle_ms=self._settings.settle_ms,
+            capture_keys=tuple(key.hex() for key in self._settings.keyring.keys),
         )
 
     async def _stop_sync(self) -> None:

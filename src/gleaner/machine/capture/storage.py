@@ -16,7 +16,7 @@ from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDire
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
 from gleaner.machine.capture.ledger import Counts, LedgerStore, collector_row, iso, open_ledger, stored_before
-from gleaner.machine.capture.writer import Writer
+from gleaner.machine.capture.writer import Writer, WriterOptions
 
 PREDECESSOR_PATIENCE_S = 10.0
 
@@ -32,13 +32,14 @@ class CollectorView:
 class CaptureStorage:
     """`open() → running → close()`, both blocking. `ledger` may be called from any thread and answers at once."""
 
-    def __init__(self, root: Path, log: logging.Logger) -> None:
+    def __init__(self, root: Path, log: logging.Logger, options: WriterOptions | None = None) -> None:
         self.root = root
+        self._options = options or WriterOptions()
         self._log = log
         self._before: dict[str, Waiting] = {}
         self._uncounted: tuple[Path, ...] = ()
         self._oldest_ns: int | None = None
-        self._directory = CaptureDirectory(root, log)
+        self._directory = CaptureDirectory(root, log, self._options.keyring)
         self._store: LedgerStore | None = None
         self._writer: Writer | None = None
         self._opening = threading.Lock()
@@ -68,7 +69,7 @@ class CaptureStorage:
         self._uncounted, self._oldest_ns = survey.tabular, survey.oldest_ns
         self._store = store
         with self._opening:
-            self._writer = Writer(self.root, store, DiskGuard(self.root), self._log)
+            self._writer = Writer(self.root, store, DiskGuard(self.root), self._log, self._options)
             self._writer.start()
             if self._is_abandoned:
                 self.close()
@@ -79,7 +80,7 @@ class CaptureStorage:
         Sync must not begin before it has ended.
         """
         files, self._uncounted = self._uncounted, ()
-        for directory, records in count_tabular(self.root, files).items():
+        for directory, records in count_tabular(self.root, files, self._options.keyring).items():
             self._before[directory].records += records
 
     def abandon(self) -> None:

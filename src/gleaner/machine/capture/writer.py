@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +23,9 @@ from pathlib import Path
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.directory import Waiting
 from gleaner.machine.capture.disk import DiskGuard
+from gleaner.machine.capture.drops import Drops
 from gleaner.machine.capture.files import Files
-from gleaner.machine.capture.ledger import Change, DropReason, LedgerStore
-from gleaner.machine.capture.ledger import Fate as LedgerFate
+from gleaner.machine.capture.ledger import DropReason, LedgerStore
 from gleaner.machine.capture.settle import Fate, Settled, Settler, Work
 from gleaner.machine.capture.sink import Sink
 from gleaner.machine.capture.trouble import explain, reason_of
@@ -100,7 +99,6 @@ class Writer:
         options: WriterOptions | None = None,
     ) -> None:
         self._root = root
-        self._store = store
         self._guard = guard
         self._log = log
         self._options = options or WriterOptions()
@@ -113,7 +111,7 @@ class Writer:
         self._is_stopping = False
         self._channels: dict[str, Channel] = {}
         self._waiting_bytes = 0
-        self._drops: dict[tuple[str, DropReason], int] = {}
+        self._drops = Drops(store, log)
         self._thread: threading.Thread | None = None
         # Only the writer's thread, from here on.
         self._settler = Settler(root, self._options.files, self._options.keyring, log, self._settled)
@@ -170,7 +168,7 @@ class Writer:
         with self._lock:
             pending = channel.pending
             if pending >= channel.queue_limit or self._waiting_bytes + size > MAX_WAITING_BYTES:
-                self._count_drop(channel, DropReason.QUEUE_FULL, 1)
+                self._drops.add(channel.sink.directory, DropReason.QUEUE_FULL, 1)
                 return False
             channel.pending = pending + 1
             self._waiting_bytes += size
@@ -213,8 +211,7 @@ class Writer:
 
     def unsaved_drops(self) -> dict[tuple[str, DropReason], int]:
         """Drops that are not in the ledger's file yet (the disk may be full)."""
-        with self._lock:
-            return dict(self._drops)
+        return self._drops.unsaved()
 
     def error_of(self, directory: str) -> str:
         channel = self._channels.get(directory)
@@ -239,7 +236,7 @@ class Writer:
             if finishes or not period_s or now >= next_settle or self._unsettled_bytes > MAX_UNSETTLED_BYTES:
                 self._settle(finishes, must_wait=not period_s or not is_running)
                 next_settle = now + period_s
-            self._save_drops()
+            self._drops.save()
             if now >= next_check:
                 self._check_disk()
                 next_check = now + DISK_CHECK_S
@@ -371,7 +368,7 @@ class Writer:
                 lost.records += result.records
                 lost.files += int(is_gone)
                 lost.size_bytes += file.size if is_gone else 0
-            self._count_drop(channel, reason, result.records)
+        self._drops.add(channel.sink.directory, reason, result.records)
         self._settle_failed(channel, f"{explain(reason)}: {result.records} records of {file.path}")
 
     def _settle_failed(self, channel: Channel, message: str) -> None:
@@ -387,39 +384,15 @@ class Writer:
     # --- counting ----------------------------------------------------------------------------------------------------
 
     def _drop(self, channel: Channel, reason: DropReason, records: int, message: str) -> None:
-        with self._lock:
-            self._count_drop(channel, reason, records)
+        self._drops.add(channel.sink.directory, reason, records)
         if channel.write_error != message:
             self._log.warning("cannot store readings of %s: %s", channel.sink.directory, message)
         channel.write_error = message
-
-    def _count_drop(self, channel: Channel, reason: DropReason, records: int) -> None:
-        key = (channel.sink.directory, reason)
-        self._drops[key] = self._drops.get(key, 0) + records
 
     def _recovered(self, channel: Channel) -> None:
         if channel.write_error:
             self._log.info("readings of %s are stored again", channel.sink.directory)
             channel.write_error = ""
-
-    def _save_drops(self) -> None:
-        with self._lock:
-            drops = dict(self._drops)
-        if not drops:
-            return
-        changes = [Change(d, LedgerFate.DROPPED, reason, records) for (d, reason), records in drops.items()]
-        try:
-            self._store.record(changes)
-        except sqlite3.Error as error:
-            self._log.debug("the ledger cannot be written, drops stay in memory: %s", error)
-            return
-        with self._lock:
-            for key, records in drops.items():
-                left = self._drops[key] - records
-                if left:
-                    self._drops[key] = left
-                else:
-                    del self._drops[key]
 
 
 def _pass_on(work: Future[None], done: Future[None]) -> None:

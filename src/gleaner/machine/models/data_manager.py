@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
 
@@ -16,6 +18,30 @@ INTERVAL_DEFAULT_MINS = 0.1
 class ControlSensor(BaseModel):
     name: str
     key: str
+
+
+class Encryption(BaseModel):
+    """Where the key for captures on the machine's disk comes from: exactly one of the three."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key_file: str = Field(
+        default="",
+        title="Key file",
+        description="A file that only the machine's user may read (mode 0600): `openssl rand -hex 32`. More lines: old keys.",
+    )
+    key_env: str = Field(
+        default="", title="Environment variable", description="Name of the variable that holds the key."
+    )
+    key_command: str = Field(
+        default="", title="Key command", description="A program that prints the key, from a key service or a TPM."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Encryption:
+        if sum(map(bool, (self.key_file, self.key_env, self.key_command))) != 1:
+            raise ValueError("encryption needs exactly one of key_file, key_env and key_command")
+        return self
 
 
 class DataManagerAttributes(Attributes):
@@ -55,6 +81,18 @@ class DataManagerAttributes(Attributes):
         title="File size (bytes)",
         description="A file of readings that has passed this size is completed and a new one begun.",
     )
+    durability_ms: int = Field(
+        default=1000,
+        ge=0,
+        le=600_000,
+        title="Durability (ms)",
+        description="A power cut loses at most the captures of so long. 0: a capture counts only once it is on the disk.",
+    )
+    encryption: Encryption | None = Field(
+        default=None,
+        title="Encrypt captures on the machine",
+        description="Captures are encrypted on the machine's disk until they are sent. Viam's server cannot read them.",
+    )
     selective_syncer_name: str = Field(
         default="",
         title="Sync only when a sensor says so",
@@ -93,6 +131,7 @@ def capture_folder(attributes: DataManagerAttributes, home: Path) -> Path:
 
 
 async def _build(context: BuildContext) -> Any:
+    from gleaner.machine.capture.keys import KeySource, load_keyring
     from gleaner.machine.capture.manager import DataManager, ManagerSettings
 
     attributes: DataManagerAttributes = context.attributes
@@ -100,6 +139,9 @@ async def _build(context: BuildContext) -> Any:
         context.log.warning("capture_control_sensor is not supported yet: capture follows the configuration alone")
     if attributes.mongo_capture_config is not None:
         context.log.warning("mongo_capture_config is not supported: readings go to the app only")
+    encryption = attributes.encryption
+    source = KeySource(**encryption.model_dump()) if encryption else KeySource()
+    keyring = await asyncio.to_thread(load_keyring, source, os.environ)
     # Viam's rule: an interval too small to mean anything is the default.
     interval_mins = attributes.sync_interval_mins if attributes.sync_interval_mins >= 0.0001 else INTERVAL_DEFAULT_MINS
     settings = ManagerSettings(
@@ -112,6 +154,8 @@ async def _build(context: BuildContext) -> Any:
         settle_ms=attributes.file_last_modified_millis or MILLIS_DEFAULT,
         rotate_bytes=attributes.maximum_capture_file_size_bytes or 262_144,
         selective_syncer=attributes.selective_syncer_name,
+        durability_s=attributes.durability_ms / 1000,
+        keyring=keyring,
     )
     manager = DataManager(context.name, settings, context.log)
     await manager.start()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from gleaner.machine.capture.at_rest import Keyring
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class SyncSettings:
     settle_ms: int = 10_000
     """An arbitrary file is sent when it has not changed for so long."""
 
+    capture_keys: tuple[str, ...] = field(default=(), repr=False)
+    """In hexadecimal: captures that are encrypted on the disk are sent in plain, inside TLS."""
+
+    @property
+    def keyring(self) -> Keyring:
+        return Keyring(tuple(bytes.fromhex(key) for key in self.capture_keys))
+
     @property
     def root(self) -> Path:
         return Path(self.capture_dir)
@@ -38,7 +47,7 @@ class SyncSettings:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SyncSettings:
         known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
-        for name in ("additional_sync_paths", "tags"):
+        for name in ("additional_sync_paths", "tags", "capture_keys"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
