@@ -139,6 +139,33 @@ def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
         yield SensorData.FromString(_message(data, span, layout.sealed))
 
 
+def header_size(data: bytes) -> int:
+    """Where the first record begins; 0 if the header is cut. Checks nothing."""
+    header = _frame_at(data, 0)
+    return header.end if header is not None else 0
+
+
+def is_one_record(data: bytes, position: int) -> bool:
+    """Whether exactly one record with a seal follows. Its checksum is not computed."""
+    span = _frame_at(data, position)
+    return (
+        span is not None
+        and span.end == len(data)
+        and data[span.end - SEAL_BYTES : span.end - 4] == CRC_TAG
+    )
+
+
+def read_header(data: bytes) -> DataCaptureMetadata:
+    """What a file says about itself; `data` is its beginning. Raises CaptureFileError."""
+    header = _frame_at(data, 0)
+    if header is None:
+        raise CaptureFileError("the capture file is cut off inside its header")
+    seal = _seal_of(data, header)
+    if seal is _Seal.BROKEN:
+        raise CaptureFileError("the capture file's header is damaged: its checksum does not fit")
+    return _parse_metadata(_message(data, header, seal is _Seal.GOOD))
+
+
 def _message(data: bytes | memoryview, span: Span, sealed: bool) -> bytes:
     """A message without its seal: exactly what was given to the writer."""
     return bytes(memoryview(data)[span.start : span.end - SEAL_BYTES if sealed else span.end])

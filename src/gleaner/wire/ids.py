@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 
 CAPTURE_ID_BYTES = 16
+_CAPTURE_ID = re.compile(f"[0-9a-f]{{{2 * CAPTURE_ID_BYTES}}}")
 
 
 class CaptureIdHasher:
@@ -32,4 +34,4 @@ def capture_id(part_id: str, path: str, content: bytes | memoryview) -> str:
 
 
 def is_capture_id(text: str) -> bool:
-    return len(text) == 2 * CAPTURE_ID_BYTES and all(c in "0123456789abcdef" for c in text)
+    return _CAPTURE_ID.fullmatch(text) is not None

@@ -7,6 +7,7 @@ everything a peer could get wrong, so that the code behind it never has to.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -17,13 +18,19 @@ from gleaner.wire.ids import is_capture_id
 SMALL_FILE_BYTES = 1024 * 1024
 """Bigger files travel by resume and piece."""
 PIECE_BYTES = 256 * 1024
-BATCH_BYTES = 2 * 1024 * 1024
-BATCH_ENTRIES = 128
-WINDOW_FRAMES = 8
+BATCH_BYTES = 1024 * 1024
+BATCH_ENTRIES = 256
+WINDOW_FRAMES = 32
 WINDOW_BYTES = 16 * 1024 * 1024
+"""At most; a sender keeps less on its way where the line is slow (machine/sync/flow.py)."""
+COMPRESSION_HEADER = "gleaner-compression"
+"""In the server's answer to the handshake: what it takes compressed. Without it a client compresses nothing."""
+ZLIB = "zlib"
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_FRAME_BYTES = 4 + MAX_HEADER_BYTES + BATCH_BYTES + SMALL_FILE_BYTES
 """What a receiver must accept: a batch may pass BATCH_BYTES by its last entry."""
+MAX_BATCH_PLAIN_BYTES = 16 * 1024 * 1024
+"""What the entries of one batch may be together once they are decompressed."""
 MAX_PATH_CHARACTERS = 4096
 _MAX_NUMBER = 2**63 - 1
 
@@ -43,6 +50,9 @@ class Status(StrEnum):
     REJECTED = "rejected"
 
 
+_ENTRY_KINDS, _STATUSES = tuple(EntryKind), tuple(Status)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One local file. `path` is relative to the capture directory for captures, absolute for other files."""
@@ -56,10 +66,14 @@ class Entry:
     modified_ns: int = 0
     created_ns: int = 0
     name: str = ""
+    packed: int = 0
+    """Bytes on the line when the payload is compressed with zlib (in batches only); 0: it travels as it is."""
 
 
 @dataclass(frozen=True)
 class Batch:
+    """`payloads` as they travel: `plain` gives an entry's own bytes."""
+
     seq: int
     entries: tuple[Entry, ...]
     payloads: tuple[bytes, ...]
@@ -80,6 +94,7 @@ class Offset:
     seq: int
     id: str
     offset: int
+    held_ms: float = 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,7 @@ class PieceAck:
     seq: int
     id: str
     offset: int
+    held_ms: float = 0
 
 
 @dataclass(frozen=True)
@@ -110,8 +126,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Ack:
+    """`held_ms`: between the frame's arrival and its answer, so that the client can tell the line's time from the disk's."""
+
     seq: int
     results: tuple[Result, ...]
+    held_ms: float = 0
 
 
 @dataclass(frozen=True)
@@ -131,19 +150,19 @@ def encode(frame: Frame) -> bytes:
     """The bytes of one WebSocket message."""
     match frame:
         case Batch(seq, entries, payloads):
-            if [e.size for e in entries] != [len(p) for p in payloads]:
+            if [e.packed or e.size for e in entries] != [len(p) for p in payloads]:
                 raise FrameError(f"batch {seq}: the payload sizes differ from the entries' sizes")
-            return _pack({"kind": "batch", "seq": seq, "entries": [asdict(e) for e in entries]}, *payloads)
+            return _pack({"kind": "batch", "seq": seq, "entries": [_entry(e) for e in entries]}, *payloads)
         case Resume(seq, entry):
-            return _pack({"kind": "resume", "seq": seq, "entry": asdict(entry)})
+            return _pack({"kind": "resume", "seq": seq, "entry": _entry(entry)})
         case Piece(seq, id_, offset, last, data):
             return _pack({"kind": "piece", "seq": seq, "id": id_, "offset": offset, "last": last}, data)
         case Offset():
             return _pack({"kind": "offset", **asdict(frame)})
         case PieceAck():
             return _pack({"kind": "piece_ack", **asdict(frame)})
-        case Ack(seq, results):
-            return _pack({"kind": "ack", "seq": seq, "results": [asdict(r) for r in results]})
+        case Ack(seq, results, held_ms):
+            return _pack({"kind": "ack", "seq": seq, "held_ms": held_ms, "results": [_result(r) for r in results]})
         case SlowDown():
             return _pack({"kind": "slow_down", **asdict(frame)})
 
@@ -160,6 +179,42 @@ def decode(message: bytes | str) -> Frame:
     if payload and kind not in ("batch", "piece"):
         raise FrameError(f"a frame of kind {kind!r} came with {len(payload)} bytes of payload, expected none")
     return reader(header, payload)
+
+
+def plain(entry: Entry, payload: bytes) -> bytes:
+    """An entry's bytes from what travelled. Raises FrameError, having made at most `entry.size` bytes of it."""
+    if not entry.packed:
+        return payload
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(payload, entry.size + 1)
+    except zlib.error as error:
+        raise FrameError(f"{entry.path} does not decompress: {error}") from error
+    if len(content) != entry.size or not unpacker.eof or unpacker.unused_data:
+        raise FrameError(f"{entry.path} decompresses to something else than its {entry.size} bytes")
+    return content
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    """Without what has its default: asdict and long headers were a tenth of a machine's work for small files."""
+    found: dict[str, Any] = {"id": entry.id, "path": entry.path, "size": entry.size, "kind": entry.kind}
+    if entry.tags:
+        found["tags"] = entry.tags
+    if entry.dataset_ids:
+        found["dataset_ids"] = entry.dataset_ids
+    for key in ("modified_ns", "created_ns", "name", "packed"):
+        if value := getattr(entry, key):
+            found[key] = value
+    return found
+
+
+def _result(result: Result) -> dict[str, str]:
+    found: dict[str, str] = {"id": result.id, "status": result.status}
+    if result.message:
+        found["message"] = result.message
+    if result.hint:
+        found["hint"] = result.hint
+    return found
 
 
 def _pack(header: dict[str, Any], *payloads: bytes) -> bytes:
@@ -192,13 +247,18 @@ def _read_batch(header: dict[str, Any], payload: memoryview) -> Batch:
     if not 1 <= len(raw) <= BATCH_ENTRIES:
         raise FrameError(f"a batch has {len(raw)} entries, expected 1 to {BATCH_ENTRIES}")
     entries = tuple(_read_entry(item) for item in raw)
-    total = sum(entry.size for entry in entries)
+    if any(entry.packed and entry.size > SMALL_FILE_BYTES for entry in entries):
+        raise FrameError(f"a compressed entry holds more than {SMALL_FILE_BYTES} bytes: it may be a bomb")
+    if sum(entry.size for entry in entries) > MAX_BATCH_PLAIN_BYTES:
+        raise FrameError(f"a batch holds more than {MAX_BATCH_PLAIN_BYTES} bytes")
+    total = sum(entry.packed or entry.size for entry in entries)
     if total != len(payload):
         raise FrameError(f"a batch's entries add up to {total} bytes but its payload has {len(payload)}")
     payloads, start = [], 0
     for entry in entries:
-        payloads.append(bytes(payload[start : start + entry.size]))
-        start += entry.size
+        end = start + (entry.packed or entry.size)
+        payloads.append(bytes(payload[start:end]))
+        start = end
     return Batch(_integer(header, "seq"), entries, tuple(payloads))
 
 
@@ -216,28 +276,29 @@ def _read_piece(header: dict[str, Any], payload: memoryview) -> Piece:
 
 
 def _read_offset(header: dict[str, Any], _payload: memoryview) -> Offset:
-    return Offset(_integer(header, "seq"), _id(header), _integer(header, "offset"))
+    return Offset(_integer(header, "seq"), _id(header), _integer(header, "offset"), _held_ms(header))
 
 
 def _read_piece_ack(header: dict[str, Any], _payload: memoryview) -> PieceAck:
-    return PieceAck(_integer(header, "seq"), _id(header), _integer(header, "offset"))
+    return PieceAck(_integer(header, "seq"), _id(header), _integer(header, "offset"), _held_ms(header))
 
 
 def _read_ack(header: dict[str, Any], _payload: memoryview) -> Ack:
     results = []
     for item in _list(header, "results"):
         status = item.get("status") if isinstance(item, Mapping) else None
-        if not isinstance(item, Mapping) or status not in list(Status):
+        if not isinstance(item, Mapping) or status not in _STATUSES:
             raise FrameError(f"an ack's result has the status {status!r}, expected one of {', '.join(Status)}")
         results.append(Result(_id(item), Status(status), _text(item, "message"), _text(item, "hint")))
-    return Ack(_integer(header, "seq"), tuple(results))
+    return Ack(_integer(header, "seq"), tuple(results), _held_ms(header))
 
 
 def _read_slow_down(header: dict[str, Any], _payload: memoryview) -> SlowDown:
-    seconds = header.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= 3600:
-        raise FrameError(f"'seconds' is {seconds!r}, expected a number from 0 to 3600")
-    return SlowDown(float(seconds), _text(header, "message"))
+    return SlowDown(_number(header, "seconds", 3600), _text(header, "message"))
+
+
+def _held_ms(header: dict[str, Any]) -> float:
+    return _number(header, "held_ms", 3_600_000) if "held_ms" in header else 0.0
 
 
 _READERS: dict[str, Callable[[dict[str, Any], memoryview], Frame]] = {
@@ -257,7 +318,7 @@ def _read_entry(item: Any) -> Entry:
     path, kind = _text(item, "path"), item.get("kind")
     if not path or len(path) > MAX_PATH_CHARACTERS or "\0" in path:
         raise FrameError(f"an entry's path has {len(path)} characters, expected 1 to {MAX_PATH_CHARACTERS} without NUL")
-    if kind not in list(EntryKind):
+    if kind not in _ENTRY_KINDS:
         raise FrameError(f"an entry's kind is {kind!r}, expected capture or file")
     return Entry(
         id=_id(item),
@@ -269,7 +330,15 @@ def _read_entry(item: Any) -> Entry:
         modified_ns=_integer(item, "modified_ns", 0),
         created_ns=_integer(item, "created_ns", 0),
         name=_text(item, "name"),
+        packed=_integer(item, "packed", 0),
     )
+
+
+def _number(item: Mapping[str, Any], key: str, most: float) -> float:
+    value = item.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise FrameError(f"{key!r} is {value!r}, expected a number from 0 to {most}")
+    return float(value)
 
 
 def _integer(item: Mapping[str, Any], key: str, default: int | None = None) -> int:

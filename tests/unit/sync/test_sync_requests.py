@@ -127,7 +127,8 @@ async def test_an_upload_that_the_app_rejects_says_why(
     async with syncing(tmp_path, app) as process:
         process.handle({"type": "upload", "id": 3, "path": str(path), "dataset_ids": ["d"]})
         await until(lambda: any(line.get("id") == 3 for line in said))
-    assert said[-1]["error"] == "dataset d does not exist create it first"
+    [done] = [line for line in said if line.get("id") == 3]
+    assert done["error"] == "dataset d does not exist create it first"
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------

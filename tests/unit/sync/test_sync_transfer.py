@@ -69,7 +69,7 @@ async def test_nothing_is_removed_before_the_answer(tmp_path: Path, app: StandIn
     put_pictures(tmp_path, 50)
     app.hold.clear()
     async with syncing(tmp_path, app):
-        await until(lambda: len(app.files) == 50)
+        await until(lambda: app.files)
         assert len(captures(tmp_path)) == 50
         app.hold.set()
         await until(lambda: not captures(tmp_path))

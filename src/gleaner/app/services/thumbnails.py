@@ -33,6 +33,7 @@ _MOST_QUEUED = 10_000
 _MOST_REMEMBERED = 2000
 _PER_PACK = 128
 _FLUSH_AFTER_S = 10.0
+_GIVES_WAY_S = 0.5
 # Larger files are not read whole for a small picture.
 _MOST_BYTES = 64 << 20
 
@@ -43,12 +44,19 @@ class Thumbnails:
     """start() → running → stop()."""
 
     def __init__(
-        self, database: Database, packs: PackStore, items: ItemReader, clock_ns: Callable[[], int] = time.time_ns
+        self,
+        database: Database,
+        packs: PackStore,
+        items: ItemReader,
+        clock_ns: Callable[[], int] = time.time_ns,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_busy`: something more urgent wants the processor; thumbnails then take what is left of it."""
         self._database = database
         self._packs = packs
         self._items = items
         self._clock_ns = clock_ns
+        self._is_busy = is_busy
         self._waiting: queue.Queue[tuple[int, str] | None] = queue.Queue(_MOST_QUEUED)
         self._made: OrderedDict[int, bytes] = OrderedDict()  # newest last; b"" for pictures that cannot be shown
         self._unsaved: dict[int, tuple[str, bytes]] = {}  # row → (file id, JPEG)
@@ -131,6 +139,7 @@ class Thumbnails:
                 waiting = self._waiting.get(timeout=_FLUSH_AFTER_S)
             except queue.Empty:
                 waiting = None
+            self._give_way()
             try:
                 if waiting is not None and self._remembered(waiting[0]) is None:
                     self._make(*waiting)
@@ -141,6 +150,12 @@ class Thumbnails:
             except Exception:
                 log.exception("Making thumbnails failed; they are made on demand")
         self._save()
+
+    def _give_way(self) -> None:
+        """A picture every _GIVES_WAY_S is made also while a backlog comes in: the newest are looked at first."""
+        deadline = time.monotonic() + _GIVES_WAY_S
+        while self._is_busy() and time.monotonic() < deadline and not self._stopping.is_set():
+            self._stopping.wait(0.05)
 
     def _save(self) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,6 +34,8 @@ from gleaner.app.store.records import RecordInfo, Upload
 _GROUP_UPLOADS = 512
 _GROUP_BYTES = 16 << 20
 _EVENT_ROWS = 100
+# Several sync batches at once: a machine sends a backlog.
+_CROWDED_BYTES = 3 << 20
 _HINT_RETRY = "Nothing was lost: send it again in a few seconds."
 
 log = logging.getLogger(__name__)
@@ -53,10 +56,59 @@ class Receipt:
         return self.outcome is Outcome.DUPLICATE
 
 
-@dataclass(frozen=True)
+class Answer(Protocol):
+    """What an upload's outcome is given to: a Future, or a place in a Submission."""
+
+    def set_result(self, result: Receipt) -> None: ...
+
+    def set_exception(self, exception: BaseException) -> None: ...
+
+    def done(self) -> bool: ...
+
+
+class Submission:
+    """Uploads handed over together. `on_done` is called once, from an ingest thread, when each has its outcome.
+
+    A future per upload and a wake-up of the event loop for each took longer than storing a small picture.
+    """
+
+    def __init__(self, count: int, on_done: Callable[[], object]) -> None:
+        self.outcomes: list[Receipt | BaseException | None] = [None] * count
+        self._left = count
+        self._on_done = on_done
+        self._lock = threading.Lock()
+
+    def place(self, number: int) -> Answer:
+        return _Place(self, number)
+
+    def fill(self, number: int, outcome: Receipt | BaseException) -> None:
+        with self._lock:
+            self.outcomes[number] = outcome
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last:
+            self._on_done()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    submission: Submission
+    number: int
+
+    def set_result(self, result: Receipt) -> None:
+        self.submission.fill(self.number, result)
+
+    def set_exception(self, exception: BaseException) -> None:
+        self.submission.fill(self.number, exception)
+
+    def done(self) -> bool:
+        return self.submission.outcomes[self.number] is not None
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     upload: Upload
-    future: Future[Receipt]
+    future: Answer
     memory: int
 
     @property
@@ -131,17 +183,34 @@ class Ingest:
 
         Raises Unavailable at once, keeping nothing, when too many bytes wait or the app is stopping.
         """
-        memory = upload.payload.in_memory
         future: Future[Receipt] = Future()
+        self._take([_Waiting(upload, future, upload.payload.in_memory)])
+        return future
+
+    def submit_together(self, uploads: Sequence[Upload], on_done: Callable[[], object]) -> Submission:
+        """As `submit` for all of them or none; `on_done` is called from another thread once all outcomes are there."""
+        submission = Submission(len(uploads), on_done)
+        self._take(
+            [_Waiting(one, submission.place(number), one.payload.in_memory) for number, one in enumerate(uploads)]
+        )
+        return submission
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits that work which can be done later should be."""
+        return self._bytes > _CROWDED_BYTES
+
+    def _take(self, some: Sequence[_Waiting]) -> None:
+        memory = sum(one.memory for one in some)
         with self._lock:
             if not self._running:
                 raise Unavailable("The app is stopping and takes no more uploads", _HINT_RETRY)
             if self._bytes and self._bytes + memory > self._max_bytes:
                 raise Unavailable(f"{self._bytes >> 20} MB of uploads are waiting to be written", _HINT_RETRY)
             self._bytes += memory
-            lane = self._large if upload.payload.in_memory < upload.payload.size else self._small
-            lane.put(_Waiting(upload, future, memory))
-        return future
+            for one in some:
+                is_large = one.memory < one.upload.payload.size
+                (self._large if is_large else self._small).put(one)
 
     # Writer threads
 

@@ -6,6 +6,8 @@ import random
 
 FIRST_S = 0.5
 LONGEST_S = 60.0
+# A line that worked and broke is tried again at once, spread a little: an app that restarts has its fleet back in turn.
+SOON_S = 0.25
 
 
 class Backoff:
@@ -21,6 +23,11 @@ class Backoff:
         ceiling = min(self._longest_s, FIRST_S * float(1 << min(self._failures, 16)))
         self._failures += 1
         return ceiling * self._chance.uniform(0.5, 1.0)
+
+    def soon_s(self) -> float:
+        """The wait after a line that had worked."""
+        self._failures = 0
+        return SOON_S * self._chance.random()
 
     def reset(self) -> None:
         self._failures = 0

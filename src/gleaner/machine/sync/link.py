@@ -8,17 +8,20 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from gleaner.machine.dial import StraightConnect, certificate_problem, portal_words, proxy_for
+from gleaner.machine.sync.flow import Flow, Sent, Throttle
+from gleaner.machine.sync.lanes import Lane, Lanes
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.sync_frames import (
+    COMPRESSION_HEADER,
     MAX_FRAME_BYTES,
-    WINDOW_BYTES,
-    WINDOW_FRAMES,
+    ZLIB,
     Ack,
     ClientFrame,
     FrameError,
@@ -35,6 +38,8 @@ PING_INTERVAL_S = 10.0
 PING_TIMEOUT_S = 20.0
 # The app answers after its durable commit, seconds at worst; longer means that it hangs.
 ANSWER_TIMEOUT_S = 120.0
+# Of WebSocket and TLS on a frame of some 10 kB, for the throttle.
+_OVERHEAD_BYTES = 40
 
 Answer = Ack | Offset | PieceAck
 
@@ -47,46 +52,26 @@ class Refused(LinkError):
     """The app is there and does not let this part in. Files stay; somebody has to act."""
 
 
-class Window:
-    """Keeps at most WINDOW_FRAMES and WINDOW_BYTES unanswered; a frame bigger than the rest waits for an empty window."""
-
-    def __init__(self, frames: int = WINDOW_FRAMES, size_bytes: int = WINDOW_BYTES) -> None:
-        self._max_frames = frames
-        self._max_bytes = size_bytes
-        self._frames = 0
-        self._bytes = 0
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def room(self, size_bytes: int) -> AsyncIterator[None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._fits(size_bytes))
-            self._frames += 1
-            self._bytes += size_bytes
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._frames -= 1
-                self._bytes -= size_bytes
-                self._changed.notify_all()
-
-    def _fits(self, size_bytes: int) -> bool:
-        if self._frames == 0:
-            return True
-        return self._frames < self._max_frames and self._bytes + size_bytes <= self._max_bytes
+class _Waiting(NamedTuple):
+    future: asyncio.Future[Answer]
+    sent: Sent
 
 
 class Link:
     """Frames out, answers in. `receive` must run while requests wait; it ends by raising LinkError."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, flow: Flow, throttle: Throttle) -> None:
         self._connection = connection
-        self._window = Window()
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self.flow = flow
+        self._throttle = throttle
+        self._lanes = Lanes(flow)
+        self._waiting: dict[int, _Waiting] = {}
         self._sequence = 0
-        self._clear = asyncio.Event()
-        self._clear.set()
+        self._broken: LinkError | None = None
+        self._paused_until_s = 0.0
+        answer = connection.response
+        self.compresses = answer is not None and ZLIB in answer.headers.get(COMPRESSION_HEADER, "")
+        """Whether the app has said that it takes compressed entries."""
         self.slow_down_message = ""
 
     async def receive(self) -> None:
@@ -95,47 +80,88 @@ class Link:
                 self._dispatch(message)
             raise LinkError("the app closed the connection")
         except WebSocketException as error:
-            raise LinkError(f"the connection broke: {error}") from error
+            raise self._break(f"the connection broke: {error}") from error
         except FrameError as error:
-            raise LinkError(f"the app sent what this version does not understand: {error}") from error
+            raise self._break(f"the app sent what this version does not understand: {error}") from error
+        finally:
+            self._break("the connection ended")
 
-    async def request(self, frame: ClientFrame, payload_bytes: int = 0) -> Answer:
-        """Sends when the window has room and the app asks for no pause; waits for the answer."""
-        async with self._window.room(payload_bytes):
-            await self._clear.wait()
-            self._sequence += 1
-            numbered = replace(frame, seq=self._sequence)
-            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            self._waiting[numbered.seq] = future
-            try:
-                await self._connection.send(encode(numbered))
-                async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    return await future
-            except TimeoutError as error:
-                raise LinkError(f"the app has not answered for {ANSWER_TIMEOUT_S:.0f} s") from error
-            except WebSocketException as error:
-                raise LinkError(f"the connection broke: {error}") from error
-            finally:
-                self._waiting.pop(numbered.seq, None)
+    async def request(self, frame: ClientFrame, lane: Lane) -> Answer:
+        """Sends when there is room and the app asks for no pause; waits for the answer."""
+        return await self.answer(await self.send(frame, lane))
+
+    async def send(self, frame: ClientFrame, lane: Lane) -> asyncio.Future[Answer]:
+        """Returns once the frame is on its way; `answer` waits for its answer."""
+        self._sequence += 1
+        numbered = replace(frame, seq=self._sequence)
+        message = encode(numbered)
+        await self._lanes.enter(len(message), lane)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        future.add_done_callback(lambda _: self._done(numbered.seq, len(message)))
+        try:
+            if (wait_s := self._throttle.wait_s(len(message) + _OVERHEAD_BYTES, loop.time())) > 0:
+                await asyncio.sleep(wait_s)
+            if self._broken is not None:
+                raise self._broken
+            self._waiting[numbered.seq] = _Waiting(future, self.flow.sent(len(message), loop.time()))
+            await self._connection.send(message)
+        except WebSocketException as error:
+            future.cancel()
+            raise LinkError(f"the connection broke: {error}") from error
+        except BaseException:
+            future.cancel()
+            raise
+        return future
+
+    async def answer(self, future: asyncio.Future[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await future
+        except TimeoutError as error:
+            raise LinkError(f"the app has not answered for {ANSWER_TIMEOUT_S:.0f} s") from error
+
+    def _done(self, seq: int, size: int) -> None:
+        self._waiting.pop(seq, None)
+        self._lanes.leave(size)
+
+    def _break(self, why: str) -> LinkError:
+        """Nothing unanswered will be answered any more."""
+        if self._broken is None:
+            self._broken = LinkError(why)
+            for waiting in list(self._waiting.values()):
+                if not waiting.future.done():
+                    waiting.future.set_exception(self._broken)
+                    waiting.future.exception()  # whoever waits gets it; nobody may
+        return self._broken
 
     def _dispatch(self, message: bytes | str) -> None:
         frame = decode(message)
         if isinstance(frame, SlowDown):
             self._pause(frame)
         elif isinstance(frame, (Ack, Offset, PieceAck)):
-            future = self._waiting.get(frame.seq)
-            if future is not None and not future.done():
-                future.set_result(frame)  # an answer to nothing (sent twice, say) is no reason to delete anything
+            waiting = self._waiting.get(frame.seq)
+            if waiting is not None and not waiting.future.done():
+                # An answer to nothing (sent twice, say) is no reason to delete anything.
+                now_s = asyncio.get_running_loop().time()
+                self.flow.answered(waiting.sent, frame.held_ms / 1000, now_s, is_pressed=self._lanes.is_pressed)
+                waiting.future.set_result(frame)
 
     def _pause(self, frame: SlowDown) -> None:
         self.slow_down_message = frame.message
         if frame.seconds > 0:
-            self._clear.clear()
-            asyncio.get_running_loop().call_later(frame.seconds, self._clear.set)
+            loop = asyncio.get_running_loop()
+            self._paused_until_s = max(self._paused_until_s, loop.time() + frame.seconds)
+            self._lanes.pause()
+            loop.call_at(self._paused_until_s, self._resume)
+
+    def _resume(self) -> None:
+        if asyncio.get_running_loop().time() >= self._paused_until_s:
+            self._lanes.resume()
 
 
 @asynccontextmanager
-async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
+async def open_link(settings: SyncSettings, flow: Flow, throttle: Throttle) -> AsyncIterator[Link]:
     """Raises LinkError in words that a person can act on."""
     try:
         connection = await StraightConnect(
@@ -166,7 +192,7 @@ async def open_link(settings: SyncSettings) -> AsyncIterator[Link]:
     except ImportError as error:
         raise Refused(f"the proxy that the environment names cannot be used: {error}") from error
     try:
-        yield Link(connection)
+        yield Link(connection, flow, throttle)
     finally:
         await connection.close()
 

@@ -8,20 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore, leave, sync_directories
-from gleaner.machine.sync.scan import Candidate, candidates, path_tags
+from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
 from gleaner.machine.sync.settings import SyncSettings
-from gleaner.wire.capture_file import CaptureFileError, find_layout
+from gleaner.wire.capture_file import (
+    COMPLETE_SUFFIX,
+    CaptureFileError,
+    find_layout,
+    header_size,
+    is_one_record,
+    read_header,
+)
 from gleaner.wire.ids import CaptureIdHasher, capture_id
 from gleaner.wire.sync_frames import BATCH_BYTES, BATCH_ENTRIES, SMALL_FILE_BYTES, Entry, EntryKind, Result, Status
 
 _HASH_CHUNK = 1024 * 1024
+# Compressed data that is hardly smaller is not worth the app's time.
+_WORTH_PACKING = 0.9
+_LEAST_PACKED = 256
+_KNOWN_HEADERS = 256
+_HEADER_PEEK = 64 * 1024
+_DAMAGED_HINT = "the file was damaged on this machine's disk; the app could not have read it either"
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One batch: the files and their bytes, in the same order."""
+    """One batch: the files and the bytes to send, in the same order."""
 
     files: tuple[LocalFile, ...]
     payloads: tuple[bytes, ...]
@@ -45,7 +61,18 @@ class Outgoing:
         return sum(len(p) for p in self.payloads)
 
 
+@dataclass(frozen=True)
+class Amounts:
+    """How much one batch may hold, and how it may travel."""
+
+    batch_bytes: int = BATCH_BYTES
+    small_file_bytes: int = SMALL_FILE_BYTES
+    compress: bool = False
+
+
 class LocalFiles:
+    """Reading and settling may run in a thread each; what they share is under a lock."""
+
     def __init__(
         self,
         settings: SyncSettings,
@@ -54,46 +81,60 @@ class LocalFiles:
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = settings
+        self._root = str(settings.root)
         self._store = store
         self._log = log
         self._wall_ns = wall_ns
+        self._lock = threading.Lock()
         self._gone: list[str] = []
         self._uncounted: list[Change] = []
         self._immovable: dict[str, None] = {}
         """Files that the app has and that cannot be removed (read-only disk): not sent again and again."""
+        self._headers: dict[bytes, bool] = {}
+        """Headers of binary captures that were read before; whether they are sealed."""
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def scan(self) -> Iterator[Candidate]:
+    def shelves(self, since_ns: int = 0) -> list[Shelf]:
+        """What is ready, tagged shelves first; with `since_ns` only what is newer."""
         roots = [self._settings.root, *(Path(p).expanduser() for p in self._settings.additional_sync_paths)]
-        for candidate in candidates(roots, self._wall_ns(), self._settings.settle_ms):
-            if candidate.path not in self._immovable:
-                yield candidate
+        found = shelves(roots, Look(self._wall_ns(), self._settings.settle_ms, since_ns), self._is_tagged)
+        return sorted(found, key=lambda shelf: not shelf.is_tagged)
 
-    def next_batch(self, source: Iterator[Candidate]) -> tuple[Outgoing | None, list[Candidate]]:
-        """Reads until a batch is full or the source ends (then None may come). Big files are returned beside it."""
+    def next_batch(
+        self, waiting: deque[Shelf], amounts: Amounts, taken: set[str]
+    ) -> tuple[Outgoing | None, list[Candidate]]:
+        """Reads until a batch is full or `waiting` is empty (then None may come). Big files are returned beside it.
+
+        A shelf that filled the batch goes to the end of `waiting`: the next batch is another one's. `taken` holds the
+        paths that are on their way already; those of this batch are added.
+        """
         files: list[LocalFile] = []
         payloads: list[bytes] = []
         big: list[Candidate] = []
         size = 0
-        for candidate in source:
-            if candidate.size > SMALL_FILE_BYTES:
-                big.append(candidate)
-            elif (loaded := self.load(candidate)) is not None:
-                files.append(loaded[0])
-                payloads.append(loaded[1])
-                size += len(loaded[1])
-            if size >= BATCH_BYTES or len(files) >= BATCH_ENTRIES or len(big) >= BATCH_ENTRIES:
-                break
+        while waiting:
+            shelf = waiting.popleft()
+            for candidate in shelf.files:
+                if candidate.path in self._immovable or candidate.path in taken:
+                    continue
+                if candidate.size > amounts.small_file_bytes:
+                    big.append(candidate)
+                elif (loaded := self.load(candidate)) is not None:
+                    file, payload = _packed(*loaded) if amounts.compress else loaded
+                    taken.add(candidate.path)
+                    files.append(file)
+                    payloads.append(payload)
+                    size += len(payload)
+                if size >= amounts.batch_bytes or len(files) >= BATCH_ENTRIES or len(big) >= BATCH_ENTRIES:
+                    waiting.append(shelf)
+                    return (Outgoing(tuple(files), tuple(payloads)) if files else None), big
         return (Outgoing(tuple(files), tuple(payloads)) if files else None), big
 
     def load(self, candidate: Candidate) -> tuple[LocalFile, bytes] | None:
         """The file and its bytes; None when there is nothing to send, which is then settled here."""
-        try:
-            content = Path(candidate.path).read_bytes()
-        except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                self._log.debug("cannot read %s: %s", candidate.path, error)
+        content = self._read(candidate)
+        if content is None:
             return None
         records = 0
         if candidate.kind is EntryKind.CAPTURE:
@@ -131,6 +172,44 @@ class LocalFiles:
             opened.seek(offset)
             return opened.read(size)
 
+    def is_tagged(self, candidate: Candidate) -> bool:
+        """Whether a big file is tagged, by itself or by its directory."""
+        if candidate.kind is EntryKind.FILE:
+            return bool(self._settings.tags or path_tags(candidate.path)[0])
+        return self._is_tagged(os.path.dirname(candidate.path))  # noqa: PTH120 (text in, text out)
+
+    def _read(self, candidate: Candidate) -> bytes | None:
+        try:
+            handle = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                self._log.debug("cannot read %s: %s", candidate.path, error)
+            return None
+        try:
+            content = os.read(handle, candidate.size + 1)  # a file that grew is seen by its id or its size
+            while len(content) < candidate.size and (more := os.read(handle, candidate.size + 1 - len(content))):
+                content += more
+        except OSError as error:
+            self._log.debug("cannot read %s: %s", candidate.path, error)
+            return None
+        finally:
+            os.close(handle)
+        return content
+
+    def _is_tagged(self, directory: str) -> bool:
+        """By the header of one capture: a collector gives all its files the same tags. Or by the directory's names."""
+        if path_tags(f"{directory}/x")[0]:
+            return True
+        try:
+            with os.scandir(directory) as entries:
+                path = next((e.path for e in entries if e.name.endswith(COMPLETE_SUFFIX)), "")
+            if not path:
+                return False
+            with Path(path).open("rb") as file:
+                return bool(read_header(file.read(_HEADER_PEEK)).tags)
+        except (OSError, CaptureFileError):
+            return False
+
     def is_unchanged(self, seen: Candidate) -> bool:
         try:
             status = os.lstat(seen.path)
@@ -139,11 +218,11 @@ class LocalFiles:
         return (status.st_ino, status.st_size, status.st_mtime_ns) == (seen.inode, seen.size, seen.modified_ns)
 
     def _sent_path(self, candidate: Candidate) -> str:
-        path = Path(candidate.path)
-        if candidate.kind is EntryKind.CAPTURE and path.is_relative_to(self._settings.root):
-            path = path.relative_to(self._settings.root)
+        path = candidate.path
+        if candidate.kind is EntryKind.CAPTURE and path.startswith(self._root + "/"):
+            path = path[len(self._root) + 1 :]
         # Names that are not UTF-8 travel with replacement characters: the app could not store them otherwise.
-        return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+        return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
 
     def _entry(self, candidate: Candidate, path: str, digest: str, size: int) -> Entry:
         tags: tuple[str, ...] = ()
@@ -157,27 +236,46 @@ class LocalFiles:
         )
 
     def _count(self, candidate: Candidate, content: bytes) -> int | None:
-        """Records in a capture; None for one without any, which is removed or set aside here and not sent."""
+        """Records in a capture; None for one without any, which is removed or set aside here and not sent.
+
+        A binary capture holds one record. Its bytes are not checked here, where that would cost as much as sending
+        them: the app does, and what it rejects is looked at again.
+        """
         is_binary = is_binary_path(self._directory(candidate))
-        try:
-            records = len(find_layout(content).records)
-            problem = "the record in it is damaged" if is_binary and not records else ""
-        except CaptureFileError as error:
-            records, problem = 0, str(error)
+        if is_binary and self._has_known_header(content):
+            return 1
+        records, problem = self._examine(candidate, content)
         if problem:
-            reason = "the file was damaged on this machine's disk; the app could not have read it either"
-            self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), problem, reason)
+            self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), problem, _DAMAGED_HINT)
             return None
         if not records:
             self._let_go([(candidate, "", self._change(candidate, Fate.SYNCED, "", 0))])
             return None
-        return 1 if is_binary else records
+        return records
+
+    def _examine(self, candidate: Candidate, content: bytes) -> tuple[int, str]:
+        """(records, what is wrong with the file)."""
+        try:
+            layout = find_layout(content)
+        except CaptureFileError as error:
+            return 0, str(error)
+        if not is_binary_path(self._directory(candidate)):
+            return len(layout.records), ""
+        if layout.records and layout.sealed and len(self._headers) < _KNOWN_HEADERS:
+            self._headers[content[: layout.header.end]] = True
+        return min(len(layout.records), 1), "" if layout.records else "the record in it is damaged"
+
+    def _has_known_header(self, content: bytes) -> bool:
+        """Whether a binary capture begins as one that was examined, and has a record of the right length."""
+        header_end = header_size(content)
+        return content[:header_end] in self._headers and is_one_record(content, header_end)
 
     def _directory(self, candidate: Candidate) -> str:
-        path = Path(candidate.path)
-        if not path.is_relative_to(self._settings.root):
+        """The collector's, relative to the capture directory; "" for other files."""
+        start = len(self._root) + 1
+        if not candidate.path.startswith(self._root + "/"):
             return ""
-        return path.parent.relative_to(self._settings.root).as_posix()
+        return candidate.path[start : max(candidate.path.rfind("/"), start)]
 
     # --- letting go --------------------------------------------------------------------------------------------------
 
@@ -201,9 +299,18 @@ class LocalFiles:
 
     def _rejected(self, file: LocalFile, answer: Result) -> None:
         # The id says whether the app judged what is on the disk; if the file changed meanwhile, it is simply sent again.
-        again = self.describe(file.candidate) if self.is_unchanged(file.candidate) else None
-        if again is not None and again.entry.id == file.entry.id:
-            self._set_aside(file.candidate, DropReason.REJECTED, file.records, answer.message, answer.hint)
+        if not self.is_unchanged(file.candidate):
+            return
+        again = self.describe(file.candidate)
+        if again is None or again.entry.id != file.entry.id:
+            return
+        reason, message, hint = DropReason.REJECTED, answer.message, answer.hint
+        if file.candidate.kind is EntryKind.CAPTURE:
+            content = self._read(file.candidate)
+            damage = self._examine(file.candidate, content)[1] if content is not None else ""
+            if damage:
+                reason, message, hint = DropReason.DAMAGED, damage, _DAMAGED_HINT
+        self._set_aside(file.candidate, reason, file.records, message, hint)
 
     def _set_aside(self, candidate: Candidate, why: DropReason, records: int, message: str, hint: str) -> None:
         try:
@@ -226,19 +333,45 @@ class LocalFiles:
         if not done:
             return
         leaving = [Leaving(c.path, target, c.inode, c.size, c.modified_ns) for c, target, _ in done]
-        self._uncounted += [change for _, _, change in done if change is not None]
-        try:
-            self._store.record(self._uncounted, leaving, self._gone)
-            self._uncounted, self._gone = [], []
-        except sqlite3.OperationalError as error:
-            # A full disk: only letting go makes room again. The counts are written with the next files.
-            self._log.debug("the ledger cannot be written now: %s", error)
-        for file in leaving:
+        with self._lock:
+            self._uncounted = merged([*self._uncounted, *(change for _, _, change in done if change is not None)])
             try:
-                leave(file)
-            except OSError as error:
-                self._immovable[file.path] = None
-                self._log.warning("the app has %s but it cannot be removed: %s", file.path, error)
-                continue
-            self._gone.append(file.path)
-        sync_directories({str(Path(path).parent) for path in self._gone})
+                self._store.record(self._uncounted, leaving, self._gone)
+                self._uncounted, self._gone = [], []
+            except sqlite3.OperationalError as error:
+                # A full disk: only letting go makes room again. The counts are written with the next files.
+                self._log.debug("the ledger cannot be written now: %s", error)
+            gone: list[str] = []
+            for file in leaving:
+                try:
+                    leave(file)
+                except OSError as error:
+                    self._immovable[file.path] = None
+                    self._log.warning("the app has %s but it cannot be removed: %s", file.path, error)
+                    continue
+                gone.append(file.path)
+            sync_directories({path[: path.rfind("/")] for path in gone})
+            self._gone += gone
+
+
+def _packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:
+    """Compressed, if the file holds readings and that makes it smaller."""
+    is_readings = file.candidate.kind is EntryKind.CAPTURE and not is_binary_path(
+        file.entry.path.rpartition("/")[0]
+    )
+    if not is_readings or len(content) < _LEAST_PACKED:
+        return file, content
+    packed = zlib.compress(content, 1)
+    if len(packed) > len(content) * _WORTH_PACKING:
+        return file, content
+    return replace(file, entry=replace(file.entry, packed=len(packed))), packed
+
+
+def merged(changes: Iterable[Change]) -> list[Change]:
+    """The same counts in as few rows as possible: a batch of 200 pictures is one row."""
+    sums: dict[Change, tuple[int, int, int]] = {}
+    for change in changes:
+        key = replace(change, records=0, files=0, size_bytes=0)
+        records, files, size_bytes = sums.get(key, (0, 0, 0))
+        sums[key] = (records + change.records, files + change.files, size_bytes + change.size_bytes)
+    return [replace(key, records=r, files=f, size_bytes=b) for key, (r, f, b) in sums.items()]

@@ -1,7 +1,8 @@
 """The sync process: `python -m gleaner.machine.sync.process`, started by the machine's data manager.
 
-Control is JSON lines. In, on stdin: `configure` (SyncSettings, first), `pass`, `sync` (id), `upload` (id, path, tags,
-dataset_ids). Out, on stdout: `status` (connected, error), `pass` (started_ns, sent), `done` (id, error), `log`.
+Control is JSON lines. In, on stdin: the SyncSettings first, then `pass`, `poke`, `sync` (id), `upload` (id, path, tags,
+dataset_ids), `limit` (bytes_per_s). Out, on stdout: `status` (connected, error), `pass` (started_ns, sent), `done` (id,
+error), `rate` (files_per_s, bytes_per_s; what the app confirmed lately, while there is something), `log`.
 The end of stdin ends the process: it never outlives the machine. One at a time per capture directory (flock).
 """
 
@@ -17,6 +18,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +28,11 @@ from urllib.parse import urlsplit
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.sync.backoff import Backoff
+from gleaner.machine.sync.flow import Flow, Throttle
 from gleaner.machine.sync.link import LinkError, open_link
 from gleaner.machine.sync.local_files import LocalFiles
 from gleaner.machine.sync.scan import Candidate, path_tags
-from gleaner.machine.sync.sender import Sender, first_error
+from gleaner.machine.sync.sender import Meter, Sender, first_error
 from gleaner.machine.sync.settings import SyncSettings, line
 from gleaner.wire.sync_frames import EntryKind, Status
 
@@ -40,6 +43,13 @@ PROBE_TIMEOUT_S = 2.0
 MANUAL_PATIENCE_S = 10.0
 # For the closing handshake, so that the app sees an end and not a break.
 GOODBYE_S = 1.0
+# A connection that lasted so long worked: when it breaks, the next one is tried at once.
+STEADY_S = 3.0
+# What is new is looked for at most so often while a backlog is sent: a look at a million names takes most of a second.
+NEW_INTERVAL_S = 5.0
+# A file is complete a little after the time in its name.
+NEW_MARGIN_NS = 2_000_000_000
+RATE_INTERVAL_S = 3.0
 _CONTROL_LINE_BYTES = 4 * 1024 * 1024
 
 
@@ -60,11 +70,19 @@ class SyncProcess:
     def __init__(self, settings: SyncSettings, store: LedgerStore, log: logging.Logger) -> None:
         self._settings = settings
         self._log = log
-        self._disk = ThreadPoolExecutor(1, "sync-disk")
+        self._reading = ThreadPoolExecutor(1, "sync-read")
+        self._settling = ThreadPoolExecutor(1, "sync-settle")
         self._files = LocalFiles(settings, store, log)
         self._backoff = Backoff(random.Random())
         self._error = "not connected yet"
         self._sender: Sender | None = None
+        self._flow = Flow(settings.bandwidth_limit)
+        self._throttle = Throttle(settings.bandwidth_limit)
+        self._meter = Meter()
+        self._connected_s: float | None = None
+        self._looked_ns: int | None = None
+        """When the pass that runs began, or what is new was looked for beside it."""
+        self._new_wanted = asyncio.Event()
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
         self._poked = asyncio.Event()
@@ -76,18 +94,21 @@ class SyncProcess:
         """Waits for disk work that is under way. Call after `run` has ended."""
         for task in self._side_tasks:
             task.cancel()
-        self._disk.shutdown()
+        self._reading.shutdown()
+        self._settling.shutdown()
 
     async def run(self) -> None:
         """Connects, serves, reconnects, until it is cancelled."""
         while True:
             try:
-                async with open_link(self._settings) as link:
-                    sender = Sender(link, self._files, self._disk, self._log)
+                async with open_link(self._settings, self._flow, self._throttle) as link:
+                    sender = Sender(link, self._files, self._reading, self._settling, self._log, self._meter)
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(link.receive())
                         tasks.create_task(sender.send_big_files())
                         tasks.create_task(self._pass_loop(sender))
+                        tasks.create_task(self._new_loop(sender))
+                        tasks.create_task(self._tell_rate())
                         self._note_connected(sender)
             except LinkError as error:
                 self._note_lost(error)
@@ -103,6 +124,10 @@ class SyncProcess:
         match command:
             case {"type": "pass"}:
                 self._wanted.set()
+                if self._looked_ns is not None:
+                    self._new_wanted.set()
+            case {"type": "limit", "bytes_per_s": int(bytes_per_s)}:
+                self._flow.limit = self._throttle.bytes_per_s = bytes_per_s
             case {"type": "poke"}:
                 self._poked.set()
                 self._wanted.set()
@@ -116,7 +141,7 @@ class SyncProcess:
     # --- state -------------------------------------------------------------------------------------------------------
 
     def _note_connected(self, sender: Sender) -> None:
-        self._backoff.reset()
+        self._connected_s = time.monotonic()
         self._sender = sender
         self._log.info("connected to %s, sync runs", self._settings.web_address)
         self._error = ""
@@ -133,6 +158,10 @@ class SyncProcess:
             emit(line("status", connected=False, error=self._error))
 
     async def _rest(self) -> None:
+        connected_s, self._connected_s = self._connected_s, None
+        if connected_s is not None and time.monotonic() - connected_s >= STEADY_S:
+            await asyncio.sleep(self._backoff.soon_s())
+            return
         deadline = time.monotonic() + self._backoff.next_s()
         unreachable = not await self._answers()
         while (left := deadline - time.monotonic()) > 0:
@@ -168,8 +197,10 @@ class SyncProcess:
             self._wanted.clear()
             manual, self._manual = self._manual, []
             started_ns = time.time_ns()
+            self._looked_ns = started_ns
             try:
                 sent = await sender.run_pass()
+                self._looked_ns = None
                 if manual:
                     await sender.big_files_sent()
             except LinkError:
@@ -179,6 +210,30 @@ class SyncProcess:
             emit(line("pass", started_ns=started_ns, sent=sent))
             for number in manual:
                 emit(line("done", id=number, error=""))
+
+    async def _new_loop(self, sender: Sender) -> None:
+        """While a pass works on a backlog, sends what is captured meanwhile before it."""
+        while True:
+            await self._new_wanted.wait()
+            self._new_wanted.clear()
+            if self._looked_ns is None:
+                continue
+            now_ns = time.time_ns()
+            since_ns, self._looked_ns = self._looked_ns - NEW_MARGIN_NS, now_ns
+            await sender.run_new(since_ns)
+            await asyncio.sleep(NEW_INTERVAL_S)
+
+    async def _tell_rate(self) -> None:
+        was_sending = False
+        while True:
+            files, size_bytes, began_s = self._meter.files, self._meter.size_bytes, time.monotonic()
+            await asyncio.sleep(RATE_INTERVAL_S)
+            seconds = time.monotonic() - began_s
+            files_per_s = (self._meter.files - files) / seconds
+            bytes_per_s = (self._meter.size_bytes - size_bytes) / seconds
+            if files_per_s or was_sending:
+                emit(line("rate", files_per_s=round(files_per_s, 2), bytes_per_s=round(bytes_per_s)))
+            was_sending = files_per_s > 0
 
     async def _manual_sync(self, number: int) -> None:
         if await self._wait_connected(number):
@@ -193,7 +248,7 @@ class SyncProcess:
             path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_mtime_ns, status.st_ino
         )
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._disk, self._files.load, candidate)
+        loaded = await loop.run_in_executor(self._reading, self._files.load, candidate)
         if loaded is None:
             emit(line("done", id=number, error=f"{path} cannot be read"))
             return
@@ -289,5 +344,16 @@ async def _read_commands(reader: asyncio.StreamReader, commands: asyncio.Queue[d
         commands.put_nowait(json.loads(text))
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (it comes with the app's extra): a third less work per byte over TLS."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main())

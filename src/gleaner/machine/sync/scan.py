@@ -1,20 +1,26 @@
-"""Finds the files that are ready to be sent, lazily: a million of them need no list of a million."""
+"""Finds the files that are ready to be sent, lazily: a million of them need no list of a million.
+
+A *shelf* is one collector's directory, or everything else of a root. Shelves know whether their files carry tags, so that
+tagged data can overtake; a pass takes a batch from each in turn, so that no collector waits behind another one's backlog.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES
+from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES, file_stem
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
 from gleaner.wire.sync_frames import EntryKind
 
 # Files come in the order of their names (= times) as far as one gulp of a directory goes.
 GULP = 10_000
 _SEQUENCES = "sequences"
+# Collectors' directories lie at `<api>/<resource>/<method>`.
+_COLLECTOR_DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,46 @@ class Candidate:
     inode: int
 
 
+@dataclass(frozen=True)
+class Look:
+    """Which files to look for: those that rest at `now_ns`; with `since_ns`, only those that are newer."""
+
+    now_ns: int
+    settle_ms: int
+    since_ns: int = 0
+
+    @property
+    def first_name(self) -> str:
+        """Captures with smaller names are older: told without asking the disk about each of a million."""
+        return file_stem(self.since_ns)[:19] if self.since_ns else ""
+
+
+@dataclass
+class Shelf:
+    """`files` yields the candidates, oldest first as far as one gulp goes. `path` is "" for other files."""
+
+    path: str
+    files: Iterator[Candidate]
+    is_tagged: bool = field(default=False)
+
+
+def shelves(roots: Iterable[Path], look: Look, is_tagged: Callable[[str], bool]) -> list[Shelf]:
+    """The first root is the capture directory. `is_tagged` judges a collector's directory, or a root of other files."""
+    found: list[Shelf] = []
+    for number, root in enumerate(distinct_roots(roots)):
+        if number:
+            found.append(Shelf("", _below(str(root), look), is_tagged(str(root))))
+            continue
+        rest, collectors = _split(str(root))
+        found += [Shelf(path, _below(path, look), is_tagged(path)) for path in collectors]
+        found.append(Shelf("", _in_directories(rest, look), is_tagged(str(root))))
+    return found
+
+
 def candidates(roots: Iterable[Path], now_ns: int, settle_ms: int) -> Iterator[Candidate]:
-    """Complete captures, and other files that have rested. The first root is the capture directory."""
-    for root in distinct_roots(roots):
-        yield from _candidates_below(root, now_ns, settle_ms)
+    """Complete captures, and other files that have rested, one shelf after the other."""
+    for shelf in shelves(roots, Look(now_ns, settle_ms), lambda _path: False):
+        yield from shelf.files
 
 
 def distinct_roots(roots: Iterable[Path]) -> list[Path]:
@@ -43,25 +85,61 @@ def distinct_roots(roots: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _candidates_below(root: Path, now_ns: int, settle_ms: int) -> Iterator[Candidate]:
-    stack = [str(root)]
+def _split(root: str) -> tuple[list[str], list[str]]:
+    """(directories above the collectors, the collectors' directories, whatever lies below them included)."""
+    above, level = [root], [root]
+    for _ in range(_COLLECTOR_DEPTH - 1):
+        level = [path for parent in level for path in _directories_in(parent)]
+        above += level
+    return above, [path for parent in level for path in _directories_in(parent)]
+
+
+def _directories_in(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(e.path for e in entries if _is_searched(e))
+    except OSError:
+        return []
+
+
+def _is_searched(entry: os.DirEntry[str]) -> bool:
+    return (
+        entry.is_dir(follow_symlinks=False) and entry.name not in SKIPPED_DIRECTORIES and entry.name != _SEQUENCES
+    )
+
+
+def _in_directories(paths: list[str], look: Look) -> Iterator[Candidate]:
+    for path in paths:
+        yield from _in_directory(path, look, [])
+
+
+def _below(path: str, look: Look) -> Iterator[Candidate]:
+    stack = [path]
     while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                while gulp := sorted(islice(entries, GULP), key=lambda e: e.name):
-                    for entry in gulp:
-                        if entry.is_dir(follow_symlinks=False):
-                            if entry.name not in SKIPPED_DIRECTORIES and entry.name != _SEQUENCES:
-                                stack.append(entry.path)
-                            continue
-                        candidate = _judge(entry, now_ns, settle_ms)
-                        if candidate is not None:
-                            yield candidate
-        except OSError:
-            continue  # removed while we looked, or unreadable: left alone
+        yield from _in_directory(stack.pop(), look, stack)
 
 
-def _judge(entry: os.DirEntry[str], now_ns: int, settle_ms: int) -> Candidate | None:
+def _in_directory(path: str, look: Look, found: list[str]) -> Iterator[Candidate]:
+    """The candidates of one directory; puts its directories into `found`."""
+    first_name = look.first_name
+    try:
+        with os.scandir(path) as entries:
+            # An old capture is passed over before the sort: a backlog costs a look for new files next to nothing.
+            new = (e for e in entries if e.name >= first_name or not e.name.endswith(COMPLETE_SUFFIX))
+            while gulp := sorted(islice(new, GULP), key=lambda e: e.name):
+                for entry in gulp:
+                    if entry.is_dir(follow_symlinks=False):
+                        if _is_searched(entry):
+                            found.append(entry.path)
+                        continue
+                    candidate = _judge(entry, look)
+                    if candidate is not None:
+                        yield candidate
+    except OSError:
+        return  # removed while we looked, or unreadable: left alone
+
+
+def _judge(entry: os.DirEntry[str], look: Look) -> Candidate | None:
     if entry.name.endswith(IN_PROGRESS_SUFFIX) or not entry.is_file(follow_symlinks=False):
         return None
     try:
@@ -69,13 +147,16 @@ def _judge(entry: os.DirEntry[str], now_ns: int, settle_ms: int) -> Candidate | 
     except OSError:
         return None
     is_capture = entry.name.endswith(COMPLETE_SUFFIX)
-    age_ns = now_ns - status.st_mtime_ns
+    modified_ns, settle_ns = status.st_mtime_ns, look.settle_ms * 1_000_000
+    age_ns = look.now_ns - modified_ns
     # A time in the future means that a clock was wrong: such a file would never rest, so it counts as rested.
-    if not is_capture and (status.st_size == 0 or 0 <= age_ns < settle_ms * 1_000_000):
+    if not is_capture and (
+        status.st_size == 0 or 0 <= age_ns < settle_ns or modified_ns < look.since_ns - settle_ns
+    ):
         return None
     kind = EntryKind.CAPTURE if is_capture else EntryKind.FILE
     return Candidate(
-        entry.path, kind, status.st_size, status.st_mtime_ns, min(status.st_ctime_ns, status.st_mtime_ns), status.st_ino
+        entry.path, kind, status.st_size, modified_ns, min(status.st_ctime_ns, modified_ns), status.st_ino
     )
 
 

@@ -1,82 +1,80 @@
-"""Sends what the disk holds over one link: small files in batches, big ones piece by piece beside them."""
+"""Sends what the disk holds over one link: small files in batches, big ones piece by piece beside them.
+
+`run_pass` goes through everything that is ready, oldest first, tagged shelves before others. While it works on a long
+backlog, `run_new` sends what was captured meanwhile in a better lane (see `lanes`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gleaner.machine.sync.lanes import Lane
 from gleaner.machine.sync.link import Answer, Link, LinkError
-from gleaner.machine.sync.local_files import LocalFile, LocalFiles, Outgoing
-from gleaner.machine.sync.scan import Candidate
-from gleaner.wire.sync_frames import PIECE_BYTES, SMALL_FILE_BYTES, Ack, Batch, Offset, Piece, PieceAck, Resume
+from gleaner.machine.sync.local_files import Amounts, LocalFile, LocalFiles, Outgoing
+from gleaner.machine.sync.scan import Candidate, Shelf
+from gleaner.wire.sync_frames import SMALL_FILE_BYTES, Ack, Batch, Offset, Piece, PieceAck, Result, Resume, Status
 
 T = TypeVar("T")
-# Batches read ahead of their answers: enough for a line of 100 ms at 100 Mbit/s, few enough for a small memory.
-BATCHES_IN_FLIGHT = 4
-# Two pieces on the way keep a line busy, and leave the rest of the window to new small files.
-PIECES_IN_FLIGHT = 2
+# Enough pieces to fill the window of a fast line; the lanes let no more than fit go.
+PIECES_IN_FLIGHT = 16
+# While one file's position is asked for, the others keep the line busy.
+BIG_FILES_AT_ONCE = 3
 # More big files than these are found again by the next pass.
 BIG_FILES_REMEMBERED = 256
 
 
-class Sender:
-    """Lives as long as one link. Disk work runs in `disk`, an executor with one thread. All methods raise LinkError."""
+@dataclass
+class Meter:
+    """What the app has confirmed, for the rate."""
 
-    def __init__(self, link: Link, files: LocalFiles, disk: Executor, log: logging.Logger) -> None:
+    files: int = 0
+    size_bytes: int = 0
+
+
+class Sender:
+    """Lives as long as one link. Reading and settling have a thread each. All methods raise LinkError."""
+
+    def __init__(
+        self, link: Link, files: LocalFiles, reading: Executor, settling: Executor, log: logging.Logger, meter: Meter
+    ) -> None:
         self._link = link
         self._files = files
-        self._disk = disk
+        self._reading = reading
+        self._settler = Settler(files, settling)
         self._log = log
+        self._meter = meter
+        self._taken: set[str] = set()
+        """Small files on their way: another pass must not send them again."""
         self._big: dict[str, Candidate] = {}
+        self._big_running: set[str] = set()
         self._big_changed = asyncio.Condition()
 
     async def run_pass(self) -> int:
         """Sends the small files that are ready now and notes the big ones; returns how many the app has confirmed."""
-        source = self._files.scan()
-        slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
-        confirmed = 0
+        found = await self._on_disk(self._files.shelves, 0)
+        tagged = await self._send_shelves([s for s in found if s.is_tagged], Lane.TAGGED)
+        return tagged + await self._send_shelves([s for s in found if not s.is_tagged], Lane.BACKLOG)
 
-        async def exchange(outgoing: Outgoing) -> None:
-            nonlocal confirmed
-            try:
-                confirmed += await self._send_batch(outgoing)
-            finally:
-                slots.release()
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                while True:
-                    await slots.acquire()
-                    outgoing, big = await self._on_disk(self._files.next_batch, source)
-                    await self._note_big(big)
-                    if outgoing is None:
-                        slots.release()
-                        if not big:
-                            break
-                    else:
-                        tasks.create_task(exchange(outgoing))
-        except BaseExceptionGroup as group:
-            raise first_error(group) from group
-        return confirmed
+    async def run_new(self, since_ns: int) -> int:
+        """The same for files that are newer, in better lanes; may run beside `run_pass`."""
+        found = await self._on_disk(self._files.shelves, since_ns)
+        tagged = await self._send_shelves([s for s in found if s.is_tagged], Lane.TAGGED)
+        return tagged + await self._send_shelves([s for s in found if not s.is_tagged], Lane.NEW)
 
     async def send_big_files(self) -> None:
-        """Runs for the life of the link: sends what the passes have noted, one file after the other."""
-        while True:
-            async with self._big_changed:
-                await self._big_changed.wait_for(lambda: self._big)
-                path, candidate = next(iter(self._big.items()))
-            try:
-                file = await self._on_disk(self._files.describe, candidate)
-                if file is not None:
-                    await self._send_big(file)
-            finally:
-                async with self._big_changed:
-                    self._big.pop(path, None)
-                    self._big_changed.notify_all()
+        """Runs for the life of the link: sends what the passes have noted."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(BIG_FILES_AT_ONCE):
+                    tasks.create_task(self._send_big_files())
+        except BaseExceptionGroup as group:
+            raise first_error(group) from group
 
     async def big_files_sent(self) -> None:
         """Waits until no noted big file is left."""
@@ -86,16 +84,55 @@ class Sender:
     async def send_file(self, file: LocalFile, content: bytes) -> Ack | None:
         """One file for which somebody waits; its local copy is left alone. None: it changed meanwhile."""
         if len(content) > SMALL_FILE_BYTES:
-            return await self._pieces(file, await self._link.request(Resume(0, file.entry)))
-        answer = await self._link.request(Batch(0, (file.entry,), (content,)), len(content))
-        return _ack(answer)
+            return await self._pieces(file, Lane.URGENT)
+        return _ack(await self._link.request(Batch(0, (file.entry,), (content,)), Lane.URGENT))
 
     # --- small files -------------------------------------------------------------------------------------------------
 
-    async def _send_batch(self, outgoing: Outgoing) -> int:
-        entries = tuple(file.entry for file in outgoing.files)
-        answer = await self._link.request(Batch(0, entries, outgoing.payloads), outgoing.size_bytes)
-        return await self._on_disk(self._files.settle, outgoing.files, _ack(answer).results)
+    async def _send_shelves(self, found: Iterable[Shelf], lane: Lane) -> int:
+        """Reads the next batch while others are on their way; waits for room before it reads one more."""
+        waiting = deque(found)
+        confirmed = 0
+
+        async def exchange(outgoing: Outgoing, answering: asyncio.Future[Answer]) -> None:
+            nonlocal confirmed
+            try:
+                ack = _ack(await self._link.answer(answering))
+                confirmed += await self._settle(outgoing.files, ack.results)
+            finally:
+                self._taken.difference_update(f.candidate.path for f in outgoing.files)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._next_batch(waiting))
+                while True:
+                    outgoing, big = await reading
+                    if outgoing is not None or big:
+                        reading = tasks.create_task(self._next_batch(waiting))
+                    await self._note_big(big)
+                    if outgoing is not None:
+                        entries = tuple(file.entry for file in outgoing.files)
+                        answering = await self._link.send(Batch(0, entries, outgoing.payloads), lane)
+                        tasks.create_task(exchange(outgoing, answering))
+                    elif not big:
+                        break
+        except BaseExceptionGroup as group:
+            raise first_error(group) from group
+        return confirmed
+
+    async def _next_batch(self, waiting: deque[Shelf]) -> tuple[Outgoing | None, list[Candidate]]:
+        flow = self._link.flow
+        amounts = Amounts(flow.batch_bytes, flow.small_file_bytes, self._link.compresses)
+        return await self._on_disk(self._files.next_batch, waiting, amounts, self._taken)
+
+    async def _settle(self, files: Sequence[LocalFile], results: Sequence[Result]) -> int:
+        """Returns how many of the files the app has."""
+        await self._settler.settle(files, results)
+        held = {r.id for r in results if r.status is not Status.REJECTED}
+        sizes = [file.entry.size for file in files if file.entry.id in held]
+        self._meter.files += len(sizes)
+        self._meter.size_bytes += sum(sizes)
+        return len(sizes)
 
     async def _note_big(self, found: Iterable[Candidate]) -> None:
         async with self._big_changed:
@@ -106,15 +143,33 @@ class Sender:
 
     # --- big files ---------------------------------------------------------------------------------------------------
 
-    async def _send_big(self, file: LocalFile) -> None:
-        ack = await self._pieces(file, await self._link.request(Resume(0, file.entry)))
+    async def _send_big_files(self) -> None:
+        while True:
+            async with self._big_changed:
+                await self._big_changed.wait_for(lambda: self._big.keys() - self._big_running)
+                path, candidate = next((p, c) for p, c in self._big.items() if p not in self._big_running)
+                self._big_running.add(path)
+            try:
+                file = await self._on_disk(self._files.describe, candidate)
+                if file is not None:
+                    is_tagged = await self._on_disk(self._files.is_tagged, candidate)
+                    await self._send_big(file, Lane.BIG_TAGGED if is_tagged else Lane.BIG)
+            finally:
+                async with self._big_changed:
+                    self._big.pop(path, None)
+                    self._big_running.discard(path)
+                    self._big_changed.notify_all()
+
+    async def _send_big(self, file: LocalFile, lane: Lane) -> None:
+        ack = await self._pieces(file, lane)
         if ack is None:
             self._log.info("%s changed while it was sent; it is sent again once it rests", file.candidate.path)
             return
-        await self._on_disk(self._files.settle, [file], ack.results)
+        await self._settle([file], ack.results)
 
-    async def _pieces(self, file: LocalFile, answer: Answer) -> Ack | None:
+    async def _pieces(self, file: LocalFile, lane: Lane) -> Ack | None:
         """Follows the app's word on where to go on, until it has the file. None: the file changed meanwhile."""
+        answer = await self._link.request(Resume(0, file.entry), min(lane, Lane.TAGGED))
         reached = -1
         while not isinstance(answer, Ack):
             if not isinstance(answer, Offset) or answer.offset > file.entry.size:
@@ -122,38 +177,72 @@ class Sender:
             if answer.offset <= reached:
                 raise LinkError(f"the app asks again for {file.entry.path} from byte {answer.offset} on")
             reached = answer.offset
-            following = await self._stream(file, answer.offset)
+            following = await self._stream(file, answer.offset, lane)
             if following is None:
                 return None
             answer = following
         return answer
 
-    async def _stream(self, file: LocalFile, offset: int) -> Answer | None:
+    async def _stream(self, file: LocalFile, offset: int, lane: Lane) -> Answer | None:
         """Sends pieces from `offset`; returns the first answer that is not just "go on"."""
-        running: deque[asyncio.Task[Answer]] = deque()
+        running: deque[asyncio.Future[Answer]] = deque()
         is_last = False
         try:
             while True:
-                while not is_last and len(running) < PIECES_IN_FLIGHT:
-                    data = await self._on_disk(self._files.read_piece, file, offset, PIECE_BYTES)
+                # As many as the lanes admit; an answer that has come is looked at before the next piece.
+                while not is_last and len(running) < PIECES_IN_FLIGHT and not (running and running[0].done()):
+                    size = self._link.flow.piece_bytes
+                    data = await self._on_disk(self._files.read_piece, file, offset, size)
                     if data is None:
                         return None
                     is_last = offset + len(data) >= file.entry.size
-                    piece = Piece(0, file.entry.id, offset, is_last, data)
-                    running.append(asyncio.create_task(self._link.request(piece, len(data))))
+                    running.append(await self._link.send(Piece(0, file.entry.id, offset, is_last, data), lane))
                     offset += len(data)
-                answer = await running.popleft()
+                answer = await self._link.answer(running.popleft())
                 if not isinstance(answer, PieceAck):
                     return answer
                 if is_last and not running:
                     raise LinkError("the app confirmed the last piece of a file but not the file")
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            for future in running:
+                future.cancel()
 
     async def _on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work, *arguments)
+
+
+class Settler:
+    """Lets go of confirmed files, those of all answers that have come meanwhile at once: one fsync for many batches."""
+
+    def __init__(self, files: LocalFiles, settling: Executor) -> None:
+        self._files = files
+        self._settling = settling
+        self._waiting: list[tuple[Sequence[LocalFile], Sequence[Result], asyncio.Future[None]]] = []
+        self._is_running = False
+
+    async def settle(self, files: Sequence[LocalFile], results: Sequence[Result]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((files, results, done))
+        if not self._is_running:
+            self._is_running = True
+            try:
+                await self._run()
+            finally:
+                self._is_running = False
+        await done
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            files = [file for some, _, _ in group for file in some]
+            results = [result for _, some, _ in group for result in some]
+            try:
+                await loop.run_in_executor(self._settling, self._files.settle, files, results)
+            finally:
+                for _, _, done in group:
+                    if not done.done():
+                        done.set_result(None)
 
 
 def _ack(answer: Answer) -> Ack:

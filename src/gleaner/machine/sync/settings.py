@@ -24,6 +24,8 @@ class SyncSettings:
     """Put on arbitrary files; captures carry theirs in the file."""
     settle_ms: int = 10_000
     """An arbitrary file is sent when it has not changed for so long."""
+    bandwidth_limit: int = 0
+    """Bytes a second on the line, all sync together; 0: no limit."""
 
     capture_keys: tuple[str, ...] = field(default=(), repr=False)
     """In hexadecimal: captures that are encrypted on the disk are sent in plain, inside TLS."""

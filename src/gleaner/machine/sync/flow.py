@@ -1,0 +1,127 @@
+"""How much to keep on the way: enough that the line is never idle, little enough that a cut line costs little.
+
+Pure: every time comes from the caller. What is unanswered when a line breaks has to be sent again, and what is queued in
+front of a slow line delays everything that should overtake it. So the bytes on the way are bounded by what the line has
+carried (`rate`) times the time that an answer takes, as in BBR (Cardwell et al., 2016): the largest recent rate and the
+smallest recent round trip are remembered. The app's own time (`held`, its fsync and its index) is told in every answer
+and counted apart, because it varies, and a short one must not shrink the window of a long one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from gleaner.wire.sync_frames import BATCH_BYTES, PIECE_BYTES, SMALL_FILE_BYTES, WINDOW_BYTES
+
+# Where nothing is known yet. A line of 64 kB/s has it carried in half a second; every round trip may double it.
+FIRST_RATE = 256 * 1024.0
+# Long enough to outlast a pause of the app's disk, short enough to notice a line that became slow.
+RATE_MEMORY_S = 5.0
+TRIP_MEMORY_S = 30.0
+# Frames take about this long on the line: a cut costs half a frame, a small file waits for one.
+FRAME_S = 0.125
+SMALLEST_FRAME = 8 * 1024
+# A file that takes longer than this goes by pieces, which survive a cut.
+SMALL_FILE_S = 0.5
+SMALLEST_LIMIT = 32 * 1024
+# Two round trips' worth lets the rate double each round; the rest covers what event loops and schedulers add.
+ROUND_TRIPS = 2.0
+SLACK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was known when a frame left; `Flow.answered` compares with it."""
+
+    size: int
+    at_s: float
+    delivered: int
+
+
+class _Extreme:
+    """The largest (sign 1) or smallest (sign -1) value of the last `memory_s`."""
+
+    def __init__(self, sign: int, memory_s: float) -> None:
+        self._sign, self._memory_s = sign, memory_s
+        self._values: deque[tuple[float, float]] = deque()
+
+    def note(self, value: float, now_s: float) -> None:
+        while self._values and self._sign * (self._values[-1][1] - value) <= 0:
+            self._values.pop()
+        self._values.append((now_s, value))
+        while self._values[0][0] < now_s - self._memory_s:
+            self._values.popleft()
+
+    def get(self, otherwise: float) -> float:
+        return self._values[0][1] if self._values else otherwise
+
+
+class Flow:
+    """Lives as long as the process: a line that comes back is as fast as it was. `limit` is bytes a second, 0 for none."""
+
+    def __init__(self, limit: float = 0) -> None:
+        self.limit = limit
+        self._rate = _Extreme(1, RATE_MEMORY_S)
+        self._trip_s = _Extreme(-1, TRIP_MEMORY_S)
+        self._held_s = 0.0
+        self._delivered = 0
+        self._last_answer_s = 0.0
+
+    def sent(self, size: int, now_s: float) -> Sent:
+        return Sent(size, now_s, self._delivered)
+
+    def answered(self, sent: Sent, held_s: float, now_s: float, *, is_pressed: bool) -> None:
+        """`is_pressed`: more is waiting to go. Otherwise the answer only says that the line is no slower than this."""
+        latency_s = max(now_s - sent.at_s, 1e-4)
+        self._delivered += sent.size
+        rate = (self._delivered - sent.delivered) / latency_s
+        if is_pressed or rate > self._rate.get(0.0):
+            self._rate.note(rate, now_s)
+        self._trip_s.note(max(latency_s - held_s, 1e-4), now_s)
+        self._held_s += (min(held_s, latency_s) - self._held_s) / 8
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that the line is known to carry, or is allowed to."""
+        known = self._rate.get(FIRST_RATE)
+        return min(known, self.limit) if self.limit else known
+
+    @property
+    def window_bytes(self) -> int:
+        answer_s = ROUND_TRIPS * (self._trip_s.get(0.0) + self._held_s) + SLACK_S
+        return int(min(max(self.rate * answer_s, 2 * self.piece_bytes), WINDOW_BYTES))
+
+    @property
+    def piece_bytes(self) -> int:
+        return int(min(max(self.rate * FRAME_S, SMALLEST_FRAME), PIECE_BYTES))
+
+    @property
+    def batch_bytes(self) -> int:
+        return int(min(max(self.rate * FRAME_S, SMALLEST_FRAME), BATCH_BYTES))
+
+    @property
+    def small_file_bytes(self) -> int:
+        """Bigger files go by pieces."""
+        return int(min(max(self.rate * SMALL_FILE_S, SMALLEST_LIMIT), SMALL_FILE_BYTES))
+
+
+class Throttle:
+    """Spends at most `bytes_per_s` (0: no limit): after each frame the line rests until its bytes are paid for.
+
+    Nothing is saved up while the line is idle beyond BURST_S, so that the limit holds over any second.
+    """
+
+    BURST_S = 0.05
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self.bytes_per_s = bytes_per_s
+        self._paid_until_s = float("-inf")
+
+    def wait_s(self, size: int, now_s: float) -> float:
+        """How long to wait before `size` bytes may go; they count as sent."""
+        if not self.bytes_per_s:
+            return 0.0
+        start_s = max(self._paid_until_s, now_s - self.BURST_S)
+        self._paid_until_s = start_s + size / self.bytes_per_s
+        return max(0.0, start_s - now_s)
