@@ -90,7 +90,7 @@ def raw(header: object, payload: bytes = b"") -> bytes:
 ENTRY = {"id": "0" * 32, "path": "a/b", "size": 3, "kind": "capture"}
 BAD = [
     (raw([]), "not a JSON object"),
-    (raw({"kind": "hello"}), "unknown frame kind"),
+    (raw({"kind": "tell_me"}), "unknown frame kind"),
     (raw({"kind": "batch", "seq": 1, "entries": []}), "0 entries"),
     (raw({"kind": "batch", "seq": 1, "entries": [ENTRY]}, b"ab"), "add up to 3 bytes"),
     (raw({"kind": "batch", "seq": -1, "entries": [ENTRY]}, b"abc"), "'seq' is -1"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -94,7 +94,7 @@ class Offset:
     seq: int
     id: str
     offset: int
-    held_ms: float = 0
+    held_ms: float = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class PieceAck:
     seq: int
     id: str
     offset: int
-    held_ms: float = 0
+    held_ms: float = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Ack:
 
     seq: int
     results: tuple[Result, ...]
-    held_ms: float = 0
+    held_ms: float = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

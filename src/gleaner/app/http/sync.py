@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
@@ -21,9 +23,12 @@ from gleaner.app.services.items_sync import Incoming, SyncFiles
 from gleaner.app.store.ingest import Receipt
 from gleaner.app.store.records import Upload
 from gleaner.wire.sync_frames import (
+    COMPRESSION_HEADER,
     WINDOW_FRAMES,
+    ZLIB,
     Ack,
     Batch,
+    Entry,
     FrameError,
     Offset,
     Piece,
@@ -58,8 +63,18 @@ async def sync(socket: WebSocket) -> None:
     except AppError as err:
         await deny(socket, err)
         return
-    await socket.accept()
+    await socket.accept(headers=[(COMPRESSION_HEADER.encode(), ZLIB.encode())])
     await _Session(socket, context, files).run()
+
+
+@dataclass
+class _Arriving:
+    """A big file of this connection. `size` counts the pieces that were taken, also while they are being written."""
+
+    incoming: Incoming
+    size: int
+    pieces: list[tuple[Piece, float]] = field(default_factory=list)
+    is_running: bool = False
 
 
 class _Session:
@@ -71,7 +86,7 @@ class _Session:
         self._files = files
         self._window = asyncio.Semaphore(WINDOW_FRAMES)
         self._sending = asyncio.Lock()
-        self._big: dict[str, Incoming] = {}
+        self._big: dict[str, _Arriving] = {}
 
     async def run(self) -> None:
         try:
@@ -84,22 +99,24 @@ class _Session:
         except* Unavailable as errors:
             await self._close(_TRY_AGAIN_LATER, str(errors.exceptions[0]))
         finally:
-            for incoming in self._big.values():
-                await self._context.call(incoming.spool.close)
+            for arriving in self._big.values():
+                await self._context.call(arriving.incoming.spool.close)
 
     async def _receive(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1006))
+            arrived_s = asyncio.get_running_loop().time()
             match decode(message.get("bytes") or message.get("text") or b""):
                 case Batch() as batch:
                     await self._window.acquire()
-                    tasks.create_task(self._in_window(self._batch(batch)))
+                    tasks.create_task(self._in_window(self._batch(batch, arrived_s)))
                 case Resume() as resume:
-                    await self._resume(resume)
+                    await self._resume(resume, arrived_s)
                 case Piece() as piece:
-                    await self._piece(piece, tasks)
+                    await self._window.acquire()
+                    self._piece(piece, arrived_s, tasks)
                 case other:
                     raise FrameError(f"a {type(other).__name__} frame came from a machine")
 
@@ -109,76 +126,121 @@ class _Session:
         finally:
             self._window.release()
 
-    async def _batch(self, batch: Batch) -> None:
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    async def _batch(self, batch: Batch, arrived_s: float) -> None:
         judged = await self._context.call(self._files.judge, batch.entries, batch.payloads)
-        waiting = [one if isinstance(one, Result) else await self._submit(one) for one in judged]
+        await self._send(Ack(batch.seq, tuple(await self._store(batch.entries, judged)), _held_ms(arrived_s)))
+
+    async def _store(self, entries: Sequence[Entry], judged: Sequence[Upload | Result]) -> list[Result]:
+        """Returns when everything that can be stored is."""
+        uploads = [one for one in judged if not isinstance(one, Result)]
+        outcomes = iter(await self._submit(uploads) if uploads else ())
         results = []
-        for entry, one in zip(batch.entries, waiting, strict=True):
-            results.append(one if isinstance(one, Result) else await self._result(entry.id, one))
-        await self._send(Ack(batch.seq, tuple(results)))
+        for entry, one in zip(entries, judged, strict=True):
+            results.append(one if isinstance(one, Result) else await self._result(entry.id, next(outcomes)))
+        return results
 
-    async def _resume(self, frame: Resume) -> None:
-        entry = frame.entry
-        if before := self._big.pop(entry.id, None):
-            await self._context.call(before.spool.close)
-        if known := await self._context.call(self._files.known, entry):
-            await self._send(Ack(frame.seq, (known,)))
-            return
-        incoming = await self._context.call(self._files.open, entry)
-        if incoming.spool.size == entry.size:
-            await self._complete(frame.seq, incoming)
-            return
-        self._big[entry.id] = incoming
-        await self._send(Offset(frame.seq, entry.id, incoming.spool.size))
-
-    async def _piece(self, frame: Piece, tasks: asyncio.TaskGroup) -> None:
-        incoming = self._big.get(frame.id)
-        if incoming is None:
-            raise FrameError(f"a piece of {frame.id} came without a resume")
-        if frame.offset != incoming.spool.size:
-            await self._send(Offset(frame.seq, frame.id, incoming.spool.size))
-            return
-        try:
-            await self._context.call(incoming.spool.append, frame.data, durable=True)
-        except OSError as err:
-            raise Unavailable(f"The app cannot keep the file: {err}", "It is sent again later.") from err
-        if not frame.last:
-            await self._send(PieceAck(frame.seq, frame.id, incoming.spool.size))
-            return
-        del self._big[frame.id]
-        await self._window.acquire()
-        tasks.create_task(self._in_window(self._complete(frame.seq, incoming)))
-
-    async def _complete(self, seq: int, incoming: Incoming) -> None:
-        judged = await self._context.call(self._files.finish, incoming)
-        if isinstance(judged, Result):
-            await self._send(Ack(seq, (judged,)))
-            return
-        result = await self._result(incoming.entry.id, await self._submit(judged))
-        await self._send(Ack(seq, (result,)))
-
-    async def _submit(self, upload: Upload) -> asyncio.Future[Receipt]:
+    async def _submit(self, uploads: Sequence[Upload]) -> list[Receipt | BaseException | None]:
         """Waits, and tells the machine to, while too much is waiting already."""
+        loop = asyncio.get_running_loop()
         told = False
         while True:
+            done = asyncio.Event()
             try:
-                return asyncio.wrap_future(self._context.ingest.submit(upload))
+                submission = self._context.ingest.submit_together(uploads, partial(loop.call_soon_threadsafe, done.set))
             except Unavailable as err:
                 if not self._context.ingest.is_running:
                     raise
                 if not told:
                     await self._send(SlowDown(_SLOW_DOWN_S, err.message))
                     told = True
-            await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await done.wait()
+            return submission.outcomes
 
-    async def _result(self, id_: str, future: asyncio.Future[Receipt]) -> Result:
+    # --- big files ---------------------------------------------------------------------------------------------------
+
+    async def _resume(self, frame: Resume, arrived_s: float) -> None:
+        entry = frame.entry
+        if before := self._big.pop(entry.id, None):
+            await self._context.call(before.incoming.spool.close)
+        if known := await self._context.call(self._files.known, entry):
+            await self._send(Ack(frame.seq, (known,), _held_ms(arrived_s)))
+            return
+        incoming = await self._context.call(self._files.open, entry)
+        if incoming.spool.size == entry.size:
+            await self._complete(frame.seq, incoming, arrived_s)
+            return
+        self._big[entry.id] = _Arriving(incoming, incoming.spool.size)
+        await self._send(Offset(frame.seq, entry.id, incoming.spool.size, _held_ms(arrived_s)))
+
+    def _piece(self, frame: Piece, arrived_s: float, tasks: asyncio.TaskGroup) -> None:
+        """Pieces of one file are worked on in their order, beside everything else."""
+        arriving = self._big.get(frame.id)
+        if arriving is None:
+            raise FrameError(f"a piece of {frame.id} came without a resume")
+        arriving.pieces.append((frame, arrived_s))
+        if not arriving.is_running:
+            arriving.is_running = True
+            tasks.create_task(self._append_pieces(arriving))
+
+    async def _append_pieces(self, arriving: _Arriving) -> None:
+        """All pieces that have come meanwhile are made durable at once, then acknowledged."""
         try:
-            receipt = await future
-        except Unavailable as err:
-            await self._send(SlowDown(_SLOW_DOWN_S * 5, err.message))
-            raise
-        except AppError as err:
-            return Result(id_, Status.REJECTED, err.message, err.hint)
+            while arriving.pieces:
+                group, arriving.pieces = arriving.pieces, []
+                try:
+                    await self._append(arriving, group)
+                finally:
+                    for _ in group:
+                        self._window.release()
+        finally:
+            arriving.is_running = False
+
+    async def _append(self, arriving: _Arriving, group: list[tuple[Piece, float]]) -> None:
+        incoming, last = arriving.incoming, None
+        fitting: list[bytes] = []
+        answers: list[tuple[type[Offset | PieceAck], Piece, int, float]] = []
+        for frame, arrived_s in group:
+            if frame.offset != arriving.size or last is not None:
+                answers.append((Offset, frame, arriving.size, arrived_s))
+                continue
+            fitting.append(frame.data)
+            arriving.size += len(frame.data)
+            if frame.last:
+                last = (frame.seq, arrived_s)
+            else:
+                answers.append((PieceAck, frame, arriving.size, arrived_s))
+        try:
+            await self._context.call(incoming.append, fitting)
+        except OSError as err:
+            raise Unavailable(f"The app cannot keep the file: {err}", "It is sent again later.") from err
+        for kind, frame, size, arrived_s in answers:
+            await self._send(kind(frame.seq, frame.id, size, _held_ms(arrived_s)))
+        if last is not None:
+            self._big.pop(incoming.entry.id, None)
+            await self._complete(last[0], incoming, last[1])
+
+    async def _complete(self, seq: int, incoming: Incoming, arrived_s: float) -> None:
+        judged = await self._context.call(self._files.finish, incoming)
+        [result] = await self._store([incoming.entry], [judged])
+        await self._send(Ack(seq, (result,), _held_ms(arrived_s)))
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    async def _result(self, id_: str, outcome: Receipt | BaseException | None) -> Result:
+        match outcome:
+            case Receipt() as receipt:
+                pass
+            case Unavailable() as err:
+                await self._send(SlowDown(_SLOW_DOWN_S * 5, err.message))
+                raise err
+            case AppError() as err:
+                return Result(id_, Status.REJECTED, err.message, err.hint)
+            case other:
+                raise RuntimeError(f"an upload ended with {other!r}")
         status = Status.DUPLICATE if receipt.is_duplicate else Status.STORED
         if receipt.unknown_dataset_ids:
             missing = ", ".join(receipt.unknown_dataset_ids)
@@ -200,3 +262,7 @@ class _Session:
             await self._socket.close(code, reason.encode()[:120].decode(errors="ignore"))
         except (RuntimeError, WebSocketDisconnect):
             return  # it was faster
+
+
+def _held_ms(arrived_s: float) -> float:
+    return round((asyncio.get_running_loop().time() - arrived_s) * 1000, 2)

@@ -19,7 +19,7 @@ from gleaner.app.store.spool import Spool, SpoolFile
 from gleaner.app.store.spooled_capture import from_spooled_capture
 from gleaner.app.store.uploads import from_capture_file, from_file
 from gleaner.wire.ids import CaptureIdHasher, capture_id
-from gleaner.wire.sync_frames import Entry, EntryKind, Result, Status
+from gleaner.wire.sync_frames import Entry, EntryKind, Result, Status, plain
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Incoming:
 
     entry: Entry
     spool: SpoolFile
+
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Durable when it returns. Raises OSError."""
+        for number, data in enumerate(pieces, 1):
+            self.spool.append(data, durable=number == len(pieces))
 
 
 class SyncFiles:
@@ -55,6 +60,7 @@ class SyncFiles:
         return place
 
     def judge(self, entries: Sequence[Entry], payloads: Sequence[bytes]) -> list[Upload | Result]:
+        """Raises FrameError for a payload that does not decompress to what its entry says."""
         place = self.place()
         return [self._judge(entry, data, place) for entry, data in zip(entries, payloads, strict=True)]
 
@@ -100,7 +106,8 @@ class SyncFiles:
             return Result(entry.id, Status.REJECTED, err.message, err.hint)
         return made or _empty(entry)
 
-    def _judge(self, entry: Entry, data: bytes, place: Place) -> Upload | Result:
+    def _judge(self, entry: Entry, payload: bytes, place: Place) -> Upload | Result:
+        data = plain(entry, payload)
         if capture_id(self.part_id, entry.path, data) != entry.id:
             return _mismatch(entry)
         now, key = self._clock_ns(), bytes.fromhex(entry.id)
