@@ -14,12 +14,13 @@ from typing import Any
 
 from viam.resource.base import ResourceBase
 
+from gleaner.machine.foreign.offers import Modules, NoModules, NoRemotes, Remotes
 from gleaner.machine.models.base import BuildContext, Host, ModelSpec
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import Node, State, resource_logger
 from gleaner.machine.notifier import ChangeNotifier
 from gleaner.machine.placeholders import NoPackages, PackageSource
-from gleaner.machine.planning import Plan, plan_resources
+from gleaner.machine.planning import Plan, Surroundings, plan_resources
 from gleaner.wire.machine_config import MachineConfig
 
 _LOG = logging.getLogger(__name__)
@@ -37,11 +38,18 @@ class ResourceGraph:
     """`apply` a configuration; read `nodes`; `close` when the machine stops."""
 
     def __init__(
-        self, host: Host, specs: Sequence[ModelSpec], packages: PackageSource | None = None, *, retry_s: float = RETRY_S
+        self,
+        host: Host,
+        specs: Sequence[ModelSpec],
+        packages: PackageSource | None = None,
+        *,
+        modules: Modules | None = None,
+        remotes: Remotes | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._host = host
-        self._specs = specs
         self._packages = packages or NoPackages()
+        self._around = Surroundings(specs, self._packages, modules or NoModules(), remotes or NoRemotes())
         self._retry_s = retry_s
         self._nodes: dict[ResourceKey, Node] = {}
         self._lock = asyncio.Lock()
@@ -61,9 +69,17 @@ class ResourceGraph:
         self._notifier.callbacks.append(callback)
 
     def resource(self, name: str, subtype: str = "") -> ResourceBase | None:
-        for node in self._nodes.values():
-            if node.key.name == name and subtype in ("", node.key.subtype) and node.instance is not None:
-                return node.instance
+        found = [
+            node
+            for node in self._nodes.values()
+            if node.instance is not None
+            and subtype in ("", node.key.subtype)
+            and name in (node.key.name, node.key.local_name)
+        ]
+        exact = [node for node in found if node.key.name == name]
+        # What only one remote has can be named without the remote.
+        if exact or len({node.key.name for node in found}) == 1:
+            return (exact or found)[0].instance
         return None
 
     async def apply(self, config: MachineConfig) -> None:
@@ -71,7 +87,7 @@ class ResourceGraph:
         async with self._lock:
             if self._closed:
                 return
-            plans = plan_resources(config, self._specs, self._packages)
+            plans = plan_resources(config, self._around)
             await self._tear_down(self._obsolete({plan.key: plan for plan in plans}))
             old = self._nodes
             self._nodes = {plan.key: self._adopt(old.get(plan.key), plan) for plan in plans}
@@ -112,8 +128,15 @@ class ResourceGraph:
 
     @staticmethod
     def _is_replaceable(node: Node, plan: Plan) -> bool:
-        """A package that is on its way, or a new version of one, never takes down a model that runs."""
-        if node.instance is None or node.key.subtype not in _REPLACED_IN_PLACE:
+        """A package that is on its way, or a new version of one, never takes down a model that runs; and a module changes
+        its resources itself, as long as its program runs."""
+        if node.instance is None:
+            return False
+        if plan.spec is not None and plan.spec.reconfigure is not None:
+            same_resource = plan.spec is node.plan.spec and plan.config.model == node.plan.config.model
+            same_needs = bool(plan.waits_for) or plan.dependencies == node.plan.dependencies
+            return same_resource and same_needs and not plan.error
+        if node.key.subtype not in _REPLACED_IN_PLACE:
             return False
         if plan.waits_for:
             return plan.config.attributes == node.plan.config.attributes
@@ -129,7 +152,8 @@ class ResourceGraph:
                 self._start_replacement(node, plan)
             return node
         if node.instance is not None:
-            self._cancel_replacement(node)
+            if node.target is not None and node.target.signature != plan.signature:
+                self._cancel_replacement(node)
             node.become(State.UNHEALTHY if plan.fallback else State.READY, plan.fallback)
         node.plan = plan
         return node
@@ -177,18 +201,34 @@ class ResourceGraph:
         node.log.info("%s is ready", plan.key)
         self._report_loaded(plan)
         self._reconcile()
+        for other in self._nodes.values():
+            if (
+                plan.key in other.plan.optional
+                and other.plan.spec is not None
+                and other.plan.spec.reconfigure is not None
+            ):
+                self._start_replacement(other, other.plan)
         self._notifier.changed()
 
     async def _construct(self, plan: Plan) -> ResourceBase:
         assert plan.spec is not None
-        dependencies = {key.name: self._nodes[key].instance for key in reversed(plan.dependencies)}
-        log = resource_logger(plan.key)
-        ready = {name: instance for name, instance in dependencies.items() if instance is not None}
-        context = BuildContext(plan.key.name, plan.attributes, ready, self._host, log)
+        context = self._context(plan)
         async with asyncio.timeout(BUILD_TIMEOUT_S):
             instance = await plan.spec.build(context)
-        instance.logger = log  # viam-sdk's own loggers print to stdout by themselves
+        instance.logger = context.log  # viam-sdk's own loggers print to stdout by themselves
         return instance
+
+    def _context(self, plan: Plan) -> BuildContext:
+        ready = {
+            key: instance
+            for key in reversed((*plan.dependencies, *plan.optional))
+            if (instance := self._nodes[key].instance) is not None
+        }
+        by_name = {key.local_name: instance for key, instance in ready.items()}
+        by_name |= {key.name: instance for key, instance in ready.items()}
+        names = tuple(str(key) for key in ready)
+        log = resource_logger(plan.key)
+        return BuildContext(plan.key.name, plan.attributes, by_name, self._host, log, plan.config, names)
 
     def _failed(self, node: Node, plan: Plan, reason: str, error: BaseException) -> None:
         if isinstance(error, TimeoutError) and not str(error):
@@ -224,11 +264,13 @@ class ResourceGraph:
     # -- replacing without a gap --------------------------------------------------------------------------------
 
     def _start_replacement(self, node: Node, plan: Plan) -> None:
-        if node.target is not None and node.target.signature == plan.signature:
+        if node.instance is None or (node.target is not None and node.target.signature == plan.signature):
             return
         self._cancel_replacement(node)
         node.target = plan
-        node.build = asyncio.create_task(self._replace(node, plan), name=f"replace {node.key}")
+        in_place = plan.spec is not None and plan.spec.reconfigure is not None
+        work = self._reconfigure(node, plan) if in_place else self._replace(node, plan)
+        node.build = asyncio.create_task(work, name=f"replace {node.key}")
 
     @staticmethod
     def _cancel_replacement(node: Node) -> None:
@@ -274,6 +316,29 @@ class ResourceGraph:
                 await _close(node.key, previous)
         finally:
             self._lock.release()
+
+    async def _reconfigure(self, node: Node, plan: Plan) -> None:
+        """The resource itself takes the new attributes, so what depends on it is not disturbed."""
+        assert plan.spec is not None
+        assert plan.spec.reconfigure is not None
+        try:
+            async with asyncio.timeout(BUILD_TIMEOUT_S):
+                await plan.spec.reconfigure(node.instance, self._context(plan))
+        except Exception as error:  # noqa: BLE001 - the top of this task, as in _build
+            async with self._lock:
+                if node.target is not plan or self._closed:
+                    return
+                await self._tear_down({node.key, *self._dependents(node.key)})
+                node.plan = plan
+                self._failed(node, plan, _describe(error), error)
+            return
+        if node.target is plan:
+            node.plan, node.target, node.build = plan, None, None
+            node.revision = self._host.config.revision
+            node.become(State.READY)
+            node.log.info("%s took its new configuration", node.key)
+            self._reconcile()
+            self._notifier.changed()
 
     def _dependents(self, key: ResourceKey) -> set[ResourceKey]:
         found = {key}

@@ -15,9 +15,11 @@ from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.home import MachineHome
 from gleaner.machine.host import MachineHost
 from gleaner.machine.models.base import ModelSpec
+from gleaner.machine.modules.manager import ModuleManager, remove_leftover_sockets
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import State
 from gleaner.machine.placeholders import NoPackages
+from gleaner.machine.remotes.manager import RemoteManager
 from gleaner.machine.rpc.auth import Authenticator
 from gleaner.machine.rpc.listeners import ListenProblem
 from gleaner.machine.rpc.operations import Operations
@@ -32,6 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 #: A TCP port that was taken is tried again this often while the machine runs.
 _LISTEN_RETRY_S = 5.0
+
+
+#: Long enough to join what a module says about several resources.
+_JOIN_S = 0.02
 
 
 class Exit(Enum):
@@ -51,7 +57,17 @@ class Machine:
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.cloud = CloudService(self, home, cloud, local.network) if cloud is not None else None
         packages = self.cloud.packages if self.cloud is not None else None
-        self.graph = ResourceGraph(self.host, specs or models.all_specs(), packages or NoPackages())
+        self.modules = ModuleManager(home.path, cloud, packages or NoPackages(), home.socket_path.parent)
+        self.remotes = RemoteManager(cloud)
+        self.graph = ResourceGraph(
+            self.host,
+            specs or models.all_specs(),
+            packages or NoPackages(),
+            modules=self.modules,
+            remotes=self.remotes,
+        )
+        self._elsewhere_changed = asyncio.Event()
+        self.modules.changed = self.remotes.changed = self._elsewhere_changed.set
         self.host.find = self.graph.resource
         self.reports = packages or NoPackageReports()
         self._home = home
@@ -66,13 +82,19 @@ class Machine:
             Operations(),
             sessions,
             lambda: self.end(Exit.SHUTDOWN),
+            self.modules,
             self._is_initializing,
+            lambda: {**self.remotes.services(), **self.modules.services()},
         )
         verify = self.cloud.verify_key if self.cloud is not None else None
         self.server = RobotServer(self._context, Authenticator(home.token_key(), verify))
+        self.modules.doors = self.server
 
     async def start(self) -> None:
-        await self.server.start_private(self._home.prepare_socket())
+        socket = self._home.prepare_socket()
+        remove_leftover_sockets(socket.parent)
+        await self.server.start_private(socket)
+        self.spawn(self._follow_others(), "modules and remotes")
         if self.cloud is not None:
             await self.cloud.start()
 
@@ -85,13 +107,26 @@ class Machine:
             self.host.config = config
             self._context.configured_at = datetime.now(UTC)
             await self._listen(config)
+            self.modules.configure(config)
+            self.remotes.configure(config.remotes)
             await self.graph.apply(config)
+            await self.modules.end_removed()
             self.configured.set()
 
     async def reapply(self) -> None:
         """Look again at the resources, e.g. because a package arrived."""
         if self.configured.is_set():
+            self.modules.look_again()
             await self.graph.apply(self.host.config)
+
+    async def _follow_others(self) -> None:
+        """Resources follow what modules and remotes have and say."""
+        while True:
+            await self._elsewhere_changed.wait()
+            await asyncio.sleep(_JOIN_S)
+            self._elsewhere_changed.clear()
+            if self.configured.is_set():
+                await self.graph.apply(self.host.config)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -100,8 +135,12 @@ class Machine:
             await asyncio.wait(self._tasks)
         if self.cloud is not None:
             await self.cloud.stop()
-        await self.server.stop()
+        await self.server.stop_public()
+        self.modules.hurry()
         await self.graph.close()
+        await self.modules.close()
+        await self.remotes.close()
+        await self.server.stop()
 
     def end(self, reason: Exit) -> None:
         if not self.exit.done():

@@ -12,7 +12,7 @@ from gleaner.wire.machine_config import ResourceConfig
 
 @dataclass(frozen=True, order=True)
 class ResourceKey:
-    """API triplet and short name: unique in a machine."""
+    """API triplet and short name: unique in a machine. Names of remotes' resources hold colons: `r1:cam`."""
 
     api: str
     name: str
@@ -20,6 +20,11 @@ class ResourceKey:
     @property
     def subtype(self) -> str:
         return self.api.rpartition(":")[2]
+
+    @property
+    def local_name(self) -> str:
+        """Without the remotes that it is behind: `cam` of `r1:cam`."""
+        return self.name.rpartition(":")[2]
 
     def __str__(self) -> str:
         return f"{self.api}/{self.name}"
@@ -34,8 +39,14 @@ def key_of(config: ResourceConfig) -> ResourceKey:
 
 
 def find_key(reference: str, keys: Iterable[ResourceKey], owner: ResourceKey | None = None) -> ResourceKey | None:
-    """The resource that a full or short name means; a resource never means itself by its own short name."""
+    """The resource that a full or short name means; a resource never means itself by its own short name.
+
+    What only one remote has can be named without the remote: `cam` for `r1:cam`.
+    """
+    remote: list[ResourceKey] = []
     for key in keys:
         if reference == str(key) or (reference == key.name and key != owner):
             return key
-    return None
+        if key.local_name != key.name and reference in (key.local_name, f"{key.api}/{key.local_name}"):
+            remote.append(key)
+    return remote[0] if len({key.name for key in remote}) == 1 else None

@@ -10,10 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gleaner.machine.foreign.offers import AnyAttributes, Modules, NoModules, NoRemotes, RemoteResource, Remotes
 from gleaner.machine.models.base import Attributes, ModelSpec
 from gleaner.machine.names import ResourceKey, find_key, key_of
-from gleaner.machine.placeholders import PackageLocation, PackageSource, Resolved, resolve
+from gleaner.machine.placeholders import NoPackages, PackageLocation, PackageSource, Resolved, resolve
 from gleaner.wire.machine_config import MachineConfig, ResourceConfig, format_path
+
+#: What stands as the model of resources whose model only their own machine knows.
+REMOTE_MODEL = "rdk:builtin:remote"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Plan:
     spec: ModelSpec | None = None
     attributes: Attributes | None = None
     dependencies: tuple[ResourceKey, ...] = ()
+    optional: tuple[ResourceKey, ...] = ()
+    """What it likes to have: it is told when one of them becomes ready, and never waits for it."""
     packages: tuple[PackageLocation, ...] = ()
     error: str = ""
     waits_for: str = ""
@@ -46,55 +52,101 @@ class Plan:
         )
 
 
-def plan_resources(config: MachineConfig, specs: Sequence[ModelSpec], packages: PackageSource) -> list[Plan]:
-    """Every configured resource, dependencies first. Those on a cycle come last, with the cycle as their error."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What can be built here: the models of this process, packages, modules and the resources of remotes."""
+
+    specs: Sequence[ModelSpec]
+    packages: PackageSource = field(default_factory=NoPackages)
+    modules: Modules = field(default_factory=NoModules)
+    remotes: Remotes = field(default_factory=NoRemotes)
+
+
+def plan_resources(config: MachineConfig, around: Surroundings) -> list[Plan]:
+    """Every configured resource and those of remotes, dependencies first. Those on a cycle come last, with the cycle as
+    their error."""
     groups = (("components", config.components), ("services", config.services))
     places = [(f"{group}[{i}]", resource) for group, resources in groups for i, resource in enumerate(resources)]
-    keys = [key_of(resource) for _path, resource in places]
-    plans = {key_of(resource): _plan(path, resource, keys, specs, packages) for path, resource in places}
+    plans = {resource.key: _remote_plan(resource) for resource in around.remotes.resources()}
+    keys = [*(key_of(resource) for _path, resource in places), *plans]
+    plans |= {key_of(resource): _plan(path, resource, keys, around) for path, resource in places}
     return _in_dependency_order(plans)
 
 
-def _plan(
-    path: str, config: ResourceConfig, keys: Iterable[ResourceKey], specs: Sequence[ModelSpec], packages: PackageSource
-) -> Plan:
+def _remote_plan(resource: RemoteResource) -> Plan:
+    key = resource.key
+    # The names of remotes' resources would not pass the checks of what users write.
+    config = ResourceConfig.model_construct(name=key.name, api=key.api, model=REMOTE_MODEL)
+    return Plan(
+        key,
+        f"remotes.{resource.remote}",
+        config,
+        resource.spec,
+        AnyAttributes(),
+        error=resource.error,
+        signature=f"remote {resource.remote}",
+    )
+
+
+def _plan(path: str, config: ResourceConfig, keys: Iterable[ResourceKey], around: Surroundings) -> Plan:
     plan = Plan(key_of(config), path, config)
-    spec = next((s for s in specs if s.api == config.api and config.model in (s.model, *s.aliases)), None)
-    if spec is None:
-        return replace(plan, error=_unknown_model(path, config, specs))
-    resolved = resolve(config.attributes, packages)
+    spec = next((s for s in around.specs if s.api == config.api and config.model in (s.model, *s.aliases)), None)
+    resolved = resolve(config.attributes, around.packages)
+    implicit: Sequence[str] = ()
+    optional: Sequence[str] = ()
     if resolved.waits_for:
         return replace(plan, spec=spec, waits_for=resolved.waits_for)
+    if spec is None:
+        offer = around.modules.offer(config, resolved.attributes)
+        if offer is None:
+            return replace(plan, error=_unknown_model(path, config, around.specs))
+        if offer.spec is None or offer.waits_for or offer.error:
+            return replace(plan, spec=offer.spec, waits_for=offer.waits_for, error=offer.error)
+        spec, implicit, optional = offer.spec, offer.dependencies, offer.optional
     try:
         attributes = spec.attributes.model_validate(resolved.attributes)
+        implicit = [*implicit, *spec.dependencies(attributes)]
     except ValidationError as error:
         return replace(plan, spec=spec, error=_attribute_problems(path, error))
-    return _with_dependencies(replace(plan, spec=spec, attributes=attributes), resolved, keys)
-
-
-def _with_dependencies(plan: Plan, resolved: Resolved, keys: Iterable[ResourceKey]) -> Plan:
-    assert plan.spec is not None
-    known = list(keys)
-    found: list[ResourceKey] = []
-    try:
-        implicit = list(plan.spec.dependencies(plan.attributes))
     except (AttributeError, TypeError, ValueError) as error:
-        return replace(plan, error=f"{plan.path}.attributes: its dependencies cannot be told: {error}")
+        return replace(plan, spec=spec, error=f"{path}.attributes: its dependencies cannot be told: {error}")
+    plan = replace(plan, spec=spec, attributes=attributes)
+    return _with_dependencies(plan, resolved, implicit, optional, list(keys), around.remotes.problems())
+
+
+def _with_dependencies(
+    plan: Plan,
+    resolved: Resolved,
+    implicit: Sequence[str],
+    optional: Sequence[str],
+    known: Sequence[ResourceKey],
+    remotes: Mapping[str, str],
+) -> Plan:
+    found: list[ResourceKey] = []
     for reference in [*implicit, *plan.config.depends_on]:
         key = find_key(reference, known, plan.key)
         if key is None:
+            if why := _on_lost_remote(reference, remotes):
+                return replace(plan, waits_for=f"depends on {reference!r}: {why}")
             place = f"{plan.path}.attributes" if reference in implicit else f"{plan.path}.depends_on"
             return replace(plan, error=f"{place}: {_unknown_name(reference, known)}")
         if key not in found:
             found.append(key)
-    content = [plan.config.model, resolved.attributes, [str(key) for key in found]]
+    liked = [key for reference in optional if (key := find_key(reference, known, plan.key)) and key not in found]
+    content = [plan.config.model, resolved.attributes, [str(key) for key in found], [str(key) for key in liked]]
     return replace(
         plan,
         dependencies=tuple(found),
+        optional=tuple(liked),
         packages=tuple(resolved.packages.values()),
         fallback=resolved.fallback,
         signature=json.dumps(content, sort_keys=True, default=str),
     )
+
+
+def _on_lost_remote(reference: str, remotes: Mapping[str, str]) -> str:
+    """Why a resource of a remote is not known yet; empty when it is not on a remote that is away."""
+    return remotes.get(reference.rpartition("/")[2].partition(":")[0], "")
 
 
 def _unknown_model(path: str, config: ResourceConfig, specs: Sequence[ModelSpec]) -> str:

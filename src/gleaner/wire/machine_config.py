@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gleaner.wire.durations import parse_duration_ns
+
 NAME_PATTERN = re.compile(r"^[a-zA-Z0-9][-\w]*$")
 TRIPLET_PATTERN = re.compile(r"^[\w-]+:[\w-]+:[\w-]+$")
 
@@ -59,6 +61,15 @@ class CaptureMethodConfig(_Section):
 class ServiceConfigEntry(_Section):
     type: str
     attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+def capture_methods_of(entries: list[ServiceConfigEntry]) -> list[CaptureMethodConfig]:
+    """Raises ValidationError for an entry that cannot be read, TypeError for a list that is none."""
+    found: list[CaptureMethodConfig] = []
+    for entry in entries:
+        if entry.type.rsplit(":", 1)[-1] == "data_manager":
+            found += [CaptureMethodConfig.model_validate(m) for m in entry.attributes.get("capture_methods", [])]
+    return found
 
 
 class ResourceConfig(_Section):
@@ -114,11 +125,7 @@ class ResourceConfig(_Section):
 
     def capture_methods(self) -> list[CaptureMethodConfig]:
         """What the data manager should capture from this resource."""
-        found: list[CaptureMethodConfig] = []
-        for entry in self.service_configs:
-            if entry.type.rsplit(":", 1)[-1] == "data_manager":
-                found += [CaptureMethodConfig.model_validate(m) for m in entry.attributes.get("capture_methods", [])]
-        return found
+        return capture_methods_of(self.service_configs)
 
 
 class PackageConfig(_Section):
@@ -126,6 +133,76 @@ class PackageConfig(_Section):
     package: str = Field(description="<organization id>/<name>")
     version: str = "latest"
     type: Literal["ml_model", "module", "slam_map", "archive"] = "ml_model"
+
+
+class ModuleConfig(_Section):
+    """A program with models of its own, run beside the machine and spoken to over Viam's module protocol."""
+
+    name: str = Field(max_length=200)
+    type: Literal["local", "registry"] = "local"
+    executable_path: str = Field(
+        default="", description="Program of a local module; started with the path of a socket."
+    )
+    module_id: str = Field(default="", description="`<namespace>:<name>` of a registry module.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added to the program's environment.")
+    log_level: str = ""
+    tcp_mode: bool = Field(default=False, description="Speak over a loopback TCP port instead of a unix socket.")
+    first_run_timeout: str = Field(default="", description="How long first_run of meta.json may take; empty is 1h.")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME_PATTERN.match(value):
+            raise ValueError("a name starts with a letter or digit and holds letters, digits, - and _ only")
+        return value
+
+    @field_validator("first_run_timeout")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        return _checked_duration(value)
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _default_type(cls, value: Any) -> Any:
+        return value or "local"
+
+
+class RemoteConfig(_Section):
+    """Another machine whose resources this one uses as `<name>:<resource>`."""
+
+    name: str = Field(max_length=60)
+    address: str = Field(description="host:port of the other machine's robot API.")
+    prefix: str = Field(default="", description="Put before the names of its resources.")
+    auth: dict[str, Any] = Field(default_factory=dict, description="entity and credentials {type, payload}.")
+    secret: str = ""
+    insecure: bool = Field(default=False, description="Without TLS.")
+    ca_certificate: str = Field(default="", description="PEM of the authority that signed its certificate.")
+    connection_check_interval: str = Field(default="", description="Go duration; empty is 10s.")
+    reconnect_interval: str = Field(default="", description="Go duration; empty is 1s.")
+    service_configs: list[ServiceConfigEntry] = Field(default_factory=list)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME_PATTERN.match(value):
+            raise ValueError("a name starts with a letter or digit and holds letters, digits, - and _ only")
+        return value
+
+    @field_validator("connection_check_interval", "reconnect_interval")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        return _checked_duration(value)
+
+    def capture_methods(self) -> list[CaptureMethodConfig]:
+        """What to capture from it; each entry's `name` is a full resource name."""
+        return capture_methods_of(self.service_configs)
+
+
+def _checked_duration(text: str) -> str:
+    """Empty is the default. Raises ValueError."""
+    if text:
+        parse_duration_ns(text)
+    return text
 
 
 class NetworkConfig(_Section):
@@ -143,6 +220,8 @@ class MachineConfig(_Section):
     components: list[ResourceConfig] = Field(default_factory=list)
     services: list[ResourceConfig] = Field(default_factory=list)
     packages: list[PackageConfig] = Field(default_factory=list)
+    modules: list[ModuleConfig] = Field(default_factory=list)
+    remotes: list[RemoteConfig] = Field(default_factory=list)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     auth: dict[str, Any] = Field(default_factory=dict)
     revision: str = ""
@@ -162,6 +241,9 @@ class MachineConfig(_Section):
             if (resource.api, resource.name) in seen:
                 raise ValueError(f"two resources of {resource.api} are named {resource.name!r}: rename one")
             seen.add((resource.api, resource.name))
+        for kind, names in (("modules", [m.name for m in self.modules]), ("remotes", [r.name for r in self.remotes])):
+            if twice := next((name for name in names if names.count(name) > 1), ""):
+                raise ValueError(f"two {kind} are named {twice!r}: rename one")
         return self
 
     def resources(self) -> list[ResourceConfig]:

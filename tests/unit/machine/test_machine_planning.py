@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from machine_fakes import Shelf, World, brain, config, thing
 
-from gleaner.machine.placeholders import NoPackages, resolve
-from gleaner.machine.planning import Plan, plan_resources
+from gleaner.machine.placeholders import resolve
+from gleaner.machine.planning import Plan, Surroundings, plan_resources
 
 
 def plans(*components: dict[str, Any], **kwargs: Any) -> dict[str, Plan]:
-    return {plan.key.name: plan for plan in plan_resources(config(*components, **kwargs), World().specs, NoPackages())}
+    return {plan.key.name: plan for plan in plan_resources(config(*components, **kwargs), Surroundings(World().specs))}
 
 
 def test_dependencies_come_first() -> None:
@@ -67,7 +67,7 @@ def test_aliases_are_models_and_capture_settings_do_not_rebuild() -> None:
 
 
 def test_a_resource_may_depend_on_another_of_the_same_name() -> None:
-    planned = plan_resources(config(thing("x", needs=["x"]), services=(brain("x"),)), World().specs, NoPackages())
+    planned = plan_resources(config(thing("x", needs=["x"]), services=(brain("x"),)), Surroundings(World().specs))
     assert [str(plan.key) for plan in planned] == ["rdk:service:mlmodel/x", "rdk:component:sensor/x"]
 
 
@@ -90,6 +90,6 @@ def test_unknown_packages_stay_as_written_and_missing_ones_are_waited_for() -> N
     shelf = Shelf()
     shelf.put("late", "1", None, "downloading")
     assert resolve("${packages.other}", shelf).attributes == "${packages.other}"
-    [plan] = plan_resources(config(services=(brain("b", folder="${packages.late}"),)), World().specs, shelf)
+    [plan] = plan_resources(config(services=(brain("b", folder="${packages.late}"),)), Surroundings(World().specs, shelf))
     assert plan.waits_for == "waits for package 'late': downloading"
     assert plan.error == ""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict
 from viam.resource.base import ResourceBase
 
-from gleaner.wire.machine_config import CloudConfig, MachineConfig
+from gleaner.wire.machine_config import CloudConfig, MachineConfig, ResourceConfig
 
 
 class Attributes(BaseModel):
@@ -48,6 +48,10 @@ class BuildContext:
     """Ready resources by short name: the implicit dependencies and `depends_on`."""
     host: Host
     log: logging.Logger
+    config: ResourceConfig | None = None
+    """Where it stands in the configuration, with its placeholders as written."""
+    dependency_names: tuple[str, ...] = ()
+    """Full names of the ready resources that it needs or likes to have."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,5 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     icon: str = ""
     capture: tuple[CaptureMethod, ...] = field(default=())
+    reconfigure: Callable[[Any, BuildContext], Awaitable[None]] | None = None
+    """Gives a running resource other attributes; without it, a new one is built. Raises what `build` raises."""

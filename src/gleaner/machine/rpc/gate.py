@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -18,7 +18,9 @@ from gleaner.machine.names import ResourceKey
 from gleaner.machine.rpc.apis import is_safety_monitored, service_apis
 from gleaner.machine.rpc.auth import Authenticator
 from gleaner.machine.rpc.errors import to_grpc_error
+from gleaner.machine.rpc.forward import Methods, RawMessage, forward, resource_name_in
 from gleaner.machine.rpc.operations import Operation, Operations
+from gleaner.machine.rpc.resources import GraphResources
 from gleaner.machine.rpc.sessions import Sessions
 
 AnyStream = Stream[Any, Any]
@@ -37,7 +39,7 @@ _entity: ContextVar[str] = ContextVar("entity", default="")
 
 
 def current_entity() -> str:
-    """Who made the request that is being handled: a key id, a part id, or empty on the private socket."""
+    """Who made the request that is being handled: a key id, a part id, `module:<name>`, or empty on the private socket."""
     return _entity.get()
 
 
@@ -47,16 +49,27 @@ def session_of(stream: AnyStream) -> str:
 
 
 class RequestGate:
-    def __init__(self, operations: Operations, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        sessions: Sessions,
+        resources: GraphResources,
+        foreign_services: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """`foreign_services` are gRPC services that only modules and remotes have, with their APIs."""
         self._operations = operations
         self._sessions = sessions
+        self._resources = resources
+        self._foreign_services = foreign_services
         self._in_flight: Counter[ResourceKey] = Counter()
 
-    def guard(self, server: Server, authenticator: Authenticator | None) -> None:
-        """Put this gate in front of a server; without an authenticator every request is let in."""
+    def guard(self, server: Server, authenticator: Authenticator | None, caller: str = "") -> None:
+        """Put this gate in front of a server; without an authenticator every request is let in, as `caller`."""
+        inner: Any = server  # grpclib has no public way to answer methods that are not known when the server is made
+        inner._mapping = Methods(inner._mapping, lambda service: service in self._foreign_services())
 
         async def on_request(event: RecvRequest) -> None:
-            entity = ""
+            entity = caller
             if authenticator is not None and not event.method_name.startswith(_PUBLIC_PREFIXES):
                 entity = authenticator.authorize(str(event.metadata.get("authorization", "")))
             _entity.set(entity)
@@ -66,7 +79,8 @@ class RequestGate:
         listen(server, SendInitialMetadata, _add_reply_headers)
 
     def _wrap(self, method: str, handle: _Handle) -> _Handle:
-        api = service_apis().get(method.split("/")[1])
+        service = method.split("/")[1]
+        api = service_apis().get(service) or self._foreign_services().get(service)
         return self._resource_call(method, api, handle) if api else self._plain_call(method, handle)
 
     @staticmethod
@@ -93,7 +107,7 @@ class RequestGate:
             keys: list[ResourceKey] = []
             self._watch_request(stream, api, operation, keys)
             try:
-                await handle(stream)
+                await self._serve(stream, method, api, handle)
             except StreamTerminatedError:
                 raise
             except asyncio.CancelledError:
@@ -111,6 +125,25 @@ class RequestGate:
 
         return call
 
+    async def _serve(self, stream: AnyStream, method: str, api: str, handle: _Handle) -> None:
+        """Here, or in the process of the module or remote whose resource is meant."""
+        first = await stream.recv_message()
+        if first is not None:
+            name = resource_name_in(first, self._resources.names(api) if isinstance(first, RawMessage) else ())
+            route = self._resources.foreign_route(api, name)
+            if route is not None:
+                await forward(stream, method, first, route, name)
+                return
+            if isinstance(first, RawMessage) and name:
+                raise self._resources.missing(ResourceKey(api, name))
+        receive, pending = stream.recv_message, [first]
+
+        async def again() -> Any:
+            return pending.pop() if pending else await receive()
+
+        stream.recv_message = again  # type: ignore[method-assign]
+        await handle(stream)
+
     def _watch_request(self, stream: AnyStream, api: str, operation: Operation, keys: list[ResourceKey]) -> None:
         """The resource is named in the first message, so that is where the limit and the session apply."""
         receive = stream.recv_message
@@ -119,7 +152,8 @@ class RequestGate:
             message = await receive()
             if operation.request is None and message is not None:
                 operation.request = message
-                self._enter(ResourceKey(api, getattr(message, "name", "")), operation, keys)
+                names = self._resources.names(api) if isinstance(message, RawMessage) else ()
+                self._enter(ResourceKey(api, resource_name_in(message, names)), operation, keys)
             return message
 
         stream.recv_message = first_message  # type: ignore[method-assign]

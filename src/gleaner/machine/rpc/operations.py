@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from grpclib import GRPCError, Status
 
 #: Arguments larger than this (uploads, images) are listed without their content.
@@ -27,7 +28,7 @@ class Operation:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def arguments(self) -> dict[str, Any]:
-        if self.request is None or self.request.ByteSize() > _MAX_LISTED_BYTES:
+        if not isinstance(self.request, Message) or self.request.ByteSize() > _MAX_LISTED_BYTES:
             return {}
         return dict(MessageToDict(self.request, preserving_proto_field_name=True))
 

@@ -1,10 +1,10 @@
-"""`viam.robot.v1.RobotService`: everything that makes sense for a machine without modules, remotes and tunnels."""
+"""`viam.robot.v1.RobotService`: everything that makes sense for a machine without tunnels."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -14,12 +14,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib import GRPCError, Status
 from grpclib.server import Stream
 from viam.proto import robot as pb
+from viam.proto.common import ResourceName
 from viam.utils import dict_to_struct, resource_names_for_resource, struct_to_dict
 from viam.version_metadata import API_VERSION
 
 from gleaner import __version__
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.host import MachineHost
+from gleaner.machine.modules.manager import ModuleManager, NoSuchModule
+from gleaner.machine.names import ResourceKey
+from gleaner.machine.node import Node
 from gleaner.machine.rpc.apis import service_apis
 from gleaner.machine.rpc.frame_system import frame_system_parts
 from gleaner.machine.rpc.gate import current_entity, session_of
@@ -36,6 +40,9 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+#: How requests of a module are told from others: `module:<name>`.
+MODULE_CALLER = "module:"
+
 _PACKAGE_TYPES = {"archive": 1, "ml_model": 2, "module": 3, "slam_map": 4}
 
 
@@ -49,7 +56,10 @@ class RobotContext:
     operations: Operations
     sessions: Sessions
     shutdown: Callable[[], None]
+    modules: ModuleManager
     is_initializing: Callable[[], bool] = lambda: False
+    foreign_services: Callable[[], Mapping[str, str]] = dict
+    """gRPC service → API of what only modules and remotes have."""
     configured_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -64,8 +74,7 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         names = []
         for node in self._context.graph.nodes:
             if node.instance is not None:
-                # A movement sensor is a sensor too, so one resource may answer to several names.
-                for name in resource_names_for_resource(node.instance) or [node.key.to_proto()]:
+                for name in _names(node):
                     if name not in names:
                         names.append(name)
         await stream.send_message(pb.ResourceNamesResponse(resources=names))
@@ -74,8 +83,9 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         self, stream: Stream[pb.ResourceRPCSubtypesRequest, pb.ResourceRPCSubtypesResponse]
     ) -> None:
         await receive(stream)
-        services = {api: service for service, api in service_apis().items()}
-        keys = {node.key.api: node.key for node in self._context.graph.nodes if node.key.api in services}
+        context = self._context
+        services = {api: service for service, api in {**context.foreign_services(), **service_apis()}.items()}
+        keys = {node.key.api: node.key for node in context.graph.nodes if node.key.api in services}
         subtypes = []
         for api, key in keys.items():
             name = key.to_proto()
@@ -112,9 +122,21 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
             )
             for package in context.packages.reports()
         ]
+        modules = [
+            pb.ModuleStatus(
+                module_name=module.name,
+                state=cast(Any, module.state.value),
+                last_updated=_timestamp(module.last_updated),
+                error=module.error,
+                consecutive_failures=module.failures,
+            )
+            for module in context.modules.hosts
+        ]
         config = pb.ConfigStatus(revision=context.host.config.revision, last_updated=_timestamp(context.configured_at))
         state = states.STATE_INITIALIZING if context.is_initializing() else states.STATE_RUNNING
-        await stream.send_message(states(resources=resources, config=config, state=state, packages=packages))
+        await stream.send_message(
+            states(resources=resources, config=config, state=state, packages=packages, modules=modules)
+        )
 
     async def GetVersion(self, stream: Stream[pb.GetVersionRequest, pb.GetVersionResponse]) -> None:
         await receive(stream)
@@ -135,7 +157,12 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         self, stream: Stream[pb.GetModelsFromModulesRequest, pb.GetModelsFromModulesResponse]
     ) -> None:
         await receive(stream)
-        await stream.send_message(pb.GetModelsFromModulesResponse())
+        models = [
+            pb.ModuleModel(module_name=host.name, api=api, model=model, from_local_module=host.is_local)
+            for host in self._context.modules.hosts
+            for api, model in sorted(host.models)
+        ]
+        await stream.send_message(pb.GetModelsFromModulesResponse(models=models))
 
     async def FrameSystemConfig(
         self, stream: Stream[pb.FrameSystemConfigRequest, pb.FrameSystemConfigResponse]
@@ -218,9 +245,12 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
 
     async def RestartModule(self, stream: Stream[pb.RestartModuleRequest, pb.RestartModuleResponse]) -> None:
         request = await receive(stream)
-        raise GRPCError(
-            Status.NOT_FOUND, f"module {(request.module_name or request.module_id)!r} is not configured on this machine"
-        )
+        try:
+            self._context.modules.restart(request.module_name, request.module_id)
+        except NoSuchModule as error:
+            name = request.module_name or request.module_id
+            raise GRPCError(Status.NOT_FOUND, f"module {name!r} is not configured on this machine") from error
+        await stream.send_message(pb.RestartModuleResponse())
 
     async def Shutdown(self, stream: Stream[pb.ShutdownRequest, pb.ShutdownResponse]) -> None:
         await receive(stream)
@@ -233,7 +263,10 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         if len(request.logs) != 1:
             raise GRPCError(Status.INVALID_ARGUMENT, f"expected exactly one log entry, got {len(request.logs)}")
         entry = request.logs[0]
-        logger = logging.getLogger(f"gleaner.client.{entry.logger_name or 'unnamed'}")
+        caller = current_entity()
+        of_module = caller.startswith(MODULE_CALLER)
+        place = f"module.{caller.removeprefix(MODULE_CALLER)}" if of_module else "client"
+        logger = logging.getLogger(f"gleaner.{place}.{entry.logger_name or 'unnamed'}")
         logger.log(_LEVELS.get(entry.level.lower(), logging.INFO), "%s", entry.message)
         await stream.send_message(pb.LogResponse())
 
@@ -247,6 +280,16 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
             machine_id=cloud.machine_id,
             machine_part_id=cloud.id,
         )
+
+
+def _names(node: Node) -> list[ResourceName]:
+    """A movement sensor is a sensor too, so one resource may answer to several names."""
+    found = [node.key.to_proto()]
+    for api in resource_names_for_resource(node.instance) if node.instance is not None else ():
+        name = ResourceKey(f"{api.namespace}:{api.type}:{api.subtype}", node.key.name).to_proto()
+        if name not in found:
+            found.append(name)
+    return found
 
 
 def _timestamp(when: datetime) -> Timestamp:

@@ -17,7 +17,7 @@ from gleaner.machine.rpc.data_manager import DataManagerRPCService
 from gleaner.machine.rpc.gate import RequestGate
 from gleaner.machine.rpc.listeners import Address, check_exposure, explain_bind_error, parse_address, tls_context
 from gleaner.machine.rpc.resources import GraphResources
-from gleaner.machine.rpc.robot_service import RobotContext, RobotRPCService
+from gleaner.machine.rpc.robot_service import MODULE_CALLER, RobotContext, RobotRPCService
 from gleaner.machine.rpc.sessions import DEFAULT_WINDOW_S, MAX_WINDOW_S, MIN_WINDOW_S
 from gleaner.wire.durations import parse_duration_ns
 from gleaner.wire.machine_config import MachineConfig
@@ -32,8 +32,8 @@ class RobotServer:
         import_apis()
         self._context = context
         self._authenticator = authenticator
-        self._gate = RequestGate(context.operations, context.sessions)
         resources = GraphResources(context.graph)
+        self._gate = RequestGate(context.operations, context.sessions, resources, context.foreign_services)
         services: list[Any] = [
             registration.rpc_service(resources) for registration in Registry.REGISTERED_APIS().values()
         ]
@@ -45,6 +45,7 @@ class RobotServer:
         ]
         self._services = ServerReflection.extend(services)
         self._private: Server | None = None
+        self._doors: dict[Path, Server] = {}
         self._public: Server | None = None
         self._address: Address | None = None
         self.url = ""
@@ -56,11 +57,22 @@ class RobotServer:
 
     async def start_private(self, path: Path) -> None:
         """Only this user can reach the folder of the socket, so no credentials are asked there."""
+        self._private = await self._open(path, "")
+
+    async def open_for_module(self, path: Path, name: str) -> None:
+        """A door of its own for each module, by which its requests and log messages are known."""
+        self._doors[path] = await self._open(path, f"{MODULE_CALLER}{name}")
+
+    async def close_for_module(self, path: Path) -> None:
+        await _close(self._doors.pop(path, None))
+
+    async def _open(self, path: Path, caller: str) -> Server:
+        path.unlink(missing_ok=True)
         server = Server(self._services)
-        self._gate.guard(server, None)
+        self._gate.guard(server, None, caller)
         await server.start(path=str(path))
         path.chmod(0o600)
-        self._private = server
+        return server
 
     async def configure(self, config: MachineConfig) -> None:
         """Follow credentials, session window and address. Raises ListenProblem; the old door is then closed or stays."""
@@ -79,18 +91,26 @@ class RobotServer:
             raise explain_bind_error(address, error) from error
         previous, self._public, self._address = self._public, server, address
         self.url = address.url(_bound_port(server))
-        if previous is not None:
-            previous.close()
-            await previous.wait_closed()
+        await _close(previous)
+
+    async def stop_public(self) -> None:
+        """No more requests from outside; modules still find their resources."""
+        await self._context.sessions.close()
+        public, self._public, self.url = self._public, None, ""
+        await _close(public)
 
     async def stop(self) -> None:
-        await self._context.sessions.close()
-        for server in (self._public, self._private):
-            if server is not None:
-                server.close()
-                await server.wait_closed()
-        self._public = self._private = None
-        self.url = ""
+        await self.stop_public()
+        doors, self._doors = [self._private, *self._doors.values()], {}
+        self._private = None
+        for server in doors:
+            await _close(server)
+
+
+async def _close(server: Server | None) -> None:
+    if server is not None:
+        server.close()
+        await server.wait_closed()
 
 
 def _bound_port(server: Server) -> int:

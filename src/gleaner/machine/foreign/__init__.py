@@ -1,0 +1,1 @@
+"""Resources that live in another process: those of modules and of remotes."""

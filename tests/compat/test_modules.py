@@ -1,0 +1,389 @@
+"""Modules written with the unmodified viam-sdk, run by `gleaner machine` in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib import GRPCError, Status
+from machine_process import RunningMachine, open_robot, running_machine
+from viam.components.camera import Camera
+from viam.components.movement_sensor import MovementSensor
+from viam.components.sensor import Sensor
+from viam.proto.robot import ModuleStatus, ResourceStatus, RestartModuleRequest
+from viam.robot.client import RobotClient
+from viam.services.vision import Vision
+from viam.utils import struct_to_dict
+
+from gleaner.wire.capture_file import read_capture
+
+HERE = Path(__file__).parent
+
+# viam-sdk's clients leave channels to the collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@dataclass
+class World:
+    folder: Path
+
+    def module(self, name: str = "acme", **more: Any) -> dict[str, Any]:
+        """A module as a shell script that starts Python, like most of them; without `exec`, which many forget."""
+        script = self.folder / f"{name}.sh"
+        script.write_text(f'#!/bin/sh\n"{sys.executable}" "{HERE / "sdk_module.py"}" "$@"\n')
+        script.chmod(0o755)
+        environment = {"LIFE": str(self.life_path), **more.pop("env", {})}
+        return {"name": name, "executable_path": str(script), "env": environment, **more}
+
+    @property
+    def life_path(self) -> Path:
+        return self.folder / "life.txt"
+
+    def life(self) -> list[str]:
+        return self.life_path.read_text().split("\n")[:-1] if self.life_path.exists() else []
+
+    def log(self) -> str:
+        return (self.folder / "machine.log").read_text()
+
+    def save(self, config: dict[str, Any]) -> None:
+        (self.folder / "machine.json").write_text(json.dumps(complete(config)))
+
+    @contextmanager
+    def machine(self, config: dict[str, Any]) -> Iterator[RunningMachine]:
+        with running_machine(self.folder, complete(config)) as machine:
+            yield machine
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    return {"network": {"bind_address": "localhost:0"}, **config}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def counter(name: str = "c", **attributes: Any) -> dict[str, Any]:
+    return {"name": name, "api": "rdk:component:sensor", "model": "acme:test:counter", "attributes": attributes}
+
+
+def fake(name: str = "fake") -> dict[str, Any]:
+    return {
+        "name": name,
+        "api": "rdk:component:sensor",
+        "model": "fake",
+        "attributes": {"values": {"temperature": 21.5}},
+    }
+
+
+SIM = {"name": "cam", "api": "rdk:component:camera", "model": "gleaner:camera:sim"}
+
+
+async def until(check: Any, seconds: float = 30) -> Any:
+    """The first true answer; a connection that breaks meanwhile is none."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if value := await check():
+                return value
+            await asyncio.sleep(0.02)
+
+
+async def states(robot: RobotClient) -> dict[str, ResourceStatus]:
+    return {each.name.name: each for each in (await robot.get_machine_status()).resources}
+
+
+async def ready(robot: RobotClient, *names: str) -> None:
+    async def check() -> bool:
+        now = await states(robot)
+        return all(name in now and now[name].state == ResourceStatus.STATE_READY for name in names)
+
+    await until(check)
+    await robot.refresh()
+
+
+async def unhealthy(robot: RobotClient, name: str, text: str) -> str:
+    async def check() -> str:
+        status = (await states(robot)).get(name)
+        wrong = status is not None and status.state == ResourceStatus.STATE_UNHEALTHY and text in status.error
+        return status.error if wrong and status is not None else ""
+
+    found: str = await until(check)
+    return found
+
+
+@asynccontextmanager
+async def running(world: World, config: dict[str, Any], *names: str) -> AsyncIterator[RobotClient]:
+    with world.machine(config) as machine:
+        async with open_robot(machine) as robot:
+            await ready(robot, *names)
+            yield robot
+
+
+async def test_resources_of_a_module_are_used_like_any_others(world: World) -> None:
+    ship = {"name": "ship", "api": "rdk:component:movement_sensor", "model": "acme:test:ship"}
+    config = {"modules": [world.module()], "components": [counter(first=5), ship, fake()]}
+    async with running(world, config, "c", "ship", "fake") as robot:
+        listed = {f"{name.subtype}/{name.name}" for name in robot.resource_names}
+        assert listed == {"sensor/c", "movement_sensor/ship", "sensor/fake"}
+        assert (await Sensor.from_robot(robot, "c").get_readings())["count"] == 6
+        answer = await Sensor.from_robot(robot, "c").do_command({"a": [1, "b"]})
+        assert answer["echo"] == {"a": [1, "b"]}
+        position, altitude = await MovementSensor.from_robot(robot, "ship").get_position()
+        assert (round(position.latitude, 1), altitude) == (54.3, 2.5)
+        assert (await MovementSensor.from_robot(robot, "ship").get_readings())["heading"] == 42.0
+        models = {(each.module_name, each.model) for each in await robot.get_models_from_modules()}
+        assert ("acme", "acme:test:seer") in models
+        [module] = (await robot.get_machine_status()).modules
+        assert (module.module_name, module.state) == ("acme", ModuleStatus.STATE_READY)
+    assert "counter c begins at 5" in world.log()
+    assert "gleaner.module.acme" in world.log()
+
+
+async def test_a_module_uses_the_machine_and_other_modules(world: World) -> None:
+    needing = counter("needing", needs=["fake", "other"])
+    config = {"modules": [world.module(), world.module("second")], "components": [needing, counter("other"), fake()]}
+    async with running(world, config, "needing", "other") as robot:
+        sensor = Sensor.from_robot(robot, "needing")
+        assert (await sensor.do_command({"ask": "fake"}))["readings"] == {"temperature": 21.5}
+        assert (await sensor.do_command({"ask": "other"}))["readings"] == {"count": 1.0, "from_dm": False}
+
+
+async def test_vision_and_cameras_of_modules_work_with_the_machines_own(world: World) -> None:
+    overlay = {
+        "name": "overlay",
+        "api": "rdk:component:camera",
+        "model": "transform",
+        "attributes": {
+            "source": "filtered",
+            "pipeline": [{"type": "detections", "attributes": {"detector_name": "seer"}}],
+        },
+    }
+    filtered = {**SIM, "name": "filtered", "model": "acme:test:filter", "attributes": {"source": "cam"}}
+    seer = {
+        "name": "seer",
+        "api": "rdk:service:vision",
+        "model": "acme:test:seer",
+        "attributes": {"camera_name": "cam"},
+    }
+    config = {"modules": [world.module()], "components": [SIM, filtered, overlay], "services": [seer]}
+    async with running(world, config, "cam", "filtered", "overlay", "seer") as robot:
+        images, metadata = await Camera.from_robot(robot, "overlay").get_images()
+        assert images[0].data.startswith(b"\xff\xd8")
+        assert metadata.captured_at.seconds > 0
+        [detection] = await Vision.from_robot(robot, "seer").get_detections_from_camera("cam")
+        assert (detection.class_name, detection.confidence) == ("thing", 0.75)
+
+
+async def test_capture_stores_what_a_module_gives_and_not_what_it_vetoes(world: World) -> None:
+    def captured(method: str, **params: Any) -> dict[str, Any]:
+        entry = {"method": method, "capture_frequency_hz": 20, "additional_params": params}
+        return {"service_configs": [{"type": "data_manager", "attributes": {"capture_methods": [entry]}}]}
+
+    filtered = {**SIM, "name": "filtered", "model": "acme:test:filter", "attributes": {"source": "cam"}}
+    seer = {
+        "name": "seer",
+        "api": "rdk:service:vision",
+        "model": "acme:test:seer",
+        "attributes": {"camera_name": "cam"},
+    }
+    config = {
+        "modules": [world.module()],
+        "components": [SIM, filtered | captured("ReadImage"), counter() | captured("Readings")],
+        "services": [
+            seer | captured("CaptureAllFromCamera", camera_name="cam"),
+            {"name": "dm", "api": "rdk:service:data_manager"},
+        ],
+    }
+    capture = world.folder / "home" / "capture"
+    async with running(world, config, "filtered", "c", "seer", "dm"):
+
+        async def enough() -> bool:
+            return all(len(list((capture / place).glob("*"))) > wanted for place, wanted in PLACES.items())
+
+        await until(enough)
+    [readings] = [read_capture(path.read_bytes()) for path in (capture / "rdk_component_sensor/c/Readings").iterdir()][
+        :1
+    ]
+    values = [struct_to_dict(record.struct)["readings"] for record in readings.records]
+    counts = [int(each["count"]) for each in values]
+    assert counts == list(range(counts[0], counts[0] + len(counts)))
+    assert all(each["from_dm"] for each in values)
+    assert "no capture from filter module" not in world.log()
+
+
+PLACES = {
+    "rdk_component_camera/filtered/ReadImage": 3,
+    "rdk_service_vision/seer/CaptureAllFromCamera": 3,
+    "rdk_component_sensor/c/Readings": 0,
+}
+
+
+async def test_what_a_module_says_of_a_wrong_configuration_is_shown(world: World) -> None:
+    config = {
+        "modules": [world.module()],
+        "components": [counter("bad", first="x"), counter("good"), counter("broken", broken=1)],
+    }
+    async with running(world, config, "good") as robot:
+        assert "first must be a number" in await unhealthy(robot, "bad", "module acme:")
+        assert "the counter is broken" in await unhealthy(robot, "broken", "module acme:")
+        with pytest.raises(GRPCError, match="not available; reason=module acme") as failure:
+            sensor = Sensor.from_robot(robot, "good")
+            sensor.name = "bad"
+            await sensor.get_readings()
+        assert failure.value.status is Status.UNKNOWN
+
+
+async def test_new_attributes_reach_a_running_module_resource(world: World) -> None:
+    module = world.module()
+    with world.machine({"modules": [module], "components": [counter(first=1), counter("same"), fake()]}) as machine:
+        async with open_robot(machine) as robot:
+            await ready(robot, "c", "same")
+            world.save(
+                {"modules": [module], "components": [counter(first=100, likes=["fake"]), counter("same"), fake()]}
+            )
+
+            async def changed() -> bool:
+                try:
+                    return (await Sensor.from_robot(robot, "c").get_readings())["count"] > 100
+                except GRPCError:  # viam-sdk removes the resource and makes it again
+                    return False
+
+            await until(changed)
+            assert world.life().count("+same 0 ") == 1
+            assert world.life()[-1] == "+c 100 fake"
+            world.save({"modules": [module], "components": [counter("same"), fake()]})
+
+            async def gone() -> bool:
+                return world.life()[-1] == "-c"
+
+            await until(gone)
+            assert "c" not in await states(robot)
+
+
+async def test_a_module_that_crashes_comes_back_with_its_resources(world: World) -> None:
+    config = {"modules": [world.module()], "components": [counter(first=7), fake(), counter("on", needs=["c"])]}
+    async with running(world, config, "c", "on") as robot:
+        sensor = Sensor.from_robot(robot, "c")
+        with pytest.raises(GRPCError) as failure:
+            await sensor.do_command({"crash": True})
+        assert failure.value.status is Status.UNAVAILABLE
+        assert "module acme" in str(failure.value.message)
+        await until(lambda: _restarted(world))
+        await ready(robot, "c", "on")
+        assert (await sensor.get_readings())["count"] == 8
+        assert (await Sensor.from_robot(robot, "fake").get_readings())["temperature"] == 21.5
+    assert "module acme ended with code 3: the counter gives up" in world.log()
+
+
+async def _restarted(world: World) -> bool:
+    return world.life().count("+c 7 ") == 2
+
+
+async def test_one_bad_module_leaves_the_others_alone(world: World) -> None:
+    (world.folder / "fails.sh").write_text("#!/bin/sh\necho no such wheel >&2\nexit 4\n")
+    (world.folder / "fails.sh").chmod(0o755)
+    modules = [
+        {"name": "fails", "executable_path": str(world.folder / "fails.sh")},
+        {"name": "absent", "executable_path": str(world.folder / "absent")},
+        {"name": "registered", "type": "registry", "module_id": "acme:lidar"},
+        world.module(),
+    ]
+    strange = {"name": "strange", "api": "rdk:component:sensor", "model": "acme:other:thing"}
+    async with running(world, {"modules": modules, "components": [counter(), strange]}, "c") as robot:
+        assert "no model acme:other:thing" in await unhealthy(robot, "strange", "no such wheel")
+
+        async def failed() -> bool:
+            return all(
+                each.state == ModuleStatus.STATE_UNHEALTHY
+                for each in (await modules_of(robot))
+                if each.module_name != "acme"
+            )
+
+        await until(failed)
+        errors = {each.module_name: each.error for each in await modules_of(robot)}
+        assert "ended with code 4: no such wheel" in errors["fails"]
+        assert "correct executable_path" in errors["absent"]
+        assert "set type to local" in errors["registered"]
+        assert errors["acme"] == ""
+        assert (await Sensor.from_robot(robot, "c").get_readings())["count"] == 1
+
+
+async def modules_of(robot: RobotClient) -> list[ModuleStatus]:
+    return list((await robot.get_machine_status()).modules)
+
+
+async def test_restart_module_starts_it_anew(world: World) -> None:
+    async with running(world, {"modules": [world.module()], "components": [counter()]}, "c") as robot:
+        pid = (await Sensor.from_robot(robot, "c").do_command({}))["pid"]
+        await robot._client.RestartModule(RestartModuleRequest(module_name="acme"))
+
+        async def other() -> bool:
+            try:
+                return (await Sensor.from_robot(robot, "c").do_command({}))["pid"] != pid
+            except GRPCError:
+                return False
+
+        await until(other)
+        assert not alive(int(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_no_module_outlives_its_machine(world: World, number: signal.Signals) -> None:
+    config = {"modules": [world.module()], "components": [counter()]}
+    pids: list[int] = []
+
+    async def use(machine: RunningMachine) -> None:
+        async with open_robot(machine) as robot:
+            await ready(robot, "c")
+            pids.append(int((await Sensor.from_robot(robot, "c").do_command({}))["pid"]))
+
+    try:
+        with world.machine(config) as machine:
+            await use(machine)
+            if number is signal.SIGKILL:
+                os.kill(machine.process.pid, number)
+                raise Killed
+    except Killed:
+        pass
+
+    async def ended() -> bool:
+        return not alive(pids[0])
+
+    await until(ended)
+    if number is signal.SIGINT:
+        assert world.life()[-1] == "-c"
+        assert not list((world.folder / "home").glob("?-*.sock"))
+
+
+class Killed(Exception):
+    pass
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_first_run_happens_once_before_the_module(world: World) -> None:
+    module = world.module()
+    (world.folder / "meta.json").write_text(json.dumps({"first_run": "prepare.sh"}))
+    (world.folder / "prepare.sh").write_text('#!/bin/sh\necho prepared >> "$LIFE"\n')
+    (world.folder / "prepare.sh").chmod(0o755)
+    for _ in range(2):
+        async with running(world, {"modules": [module], "components": [counter()]}, "c"):
+            pass
+    assert world.life() == ["prepared", "+c 0 ", "-c", "+c 0 ", "-c"]
