@@ -90,6 +90,8 @@ def test_unknown_packages_stay_as_written_and_missing_ones_are_waited_for() -> N
     shelf = Shelf()
     shelf.put("late", "1", None, "downloading")
     assert resolve("${packages.other}", shelf).attributes == "${packages.other}"
-    [plan] = plan_resources(config(services=(brain("b", folder="${packages.late}"),)), Surroundings(World().specs, shelf))
+    [plan] = plan_resources(
+        config(services=(brain("b", folder="${packages.late}"),)), Surroundings(World().specs, shelf)
+    )
     assert plan.waits_for == "waits for package 'late': downloading"
     assert plan.error == ""

@@ -104,7 +104,8 @@ async def test_a_model_follows_its_package(tmp_path: Path) -> None:
             assert machine.graph.resource("model") is first
             status = machine.status()
             assert "not for this runtime" in status["packages"][0]["error"]
-            assert "version 1 stays in use" in next(r["error"] for r in status["resources"] if r["name"] == "model")
+            # The reason of the failed replacement comes first, the package's own a moment later.
+            await until(lambda: "version 1 stays in use" in machine.graph.nodes[0].error)
 
             app.config = config(thing("user", needs=["model"]), version="3")
             await until(
