@@ -1,8 +1,17 @@
 """Gleaner: capture, label, train and watch, on your own hardware."""
 
-from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-try:
-    __version__ = version("gleaner")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
+
+def __getattr__(name: str) -> str:
+    """The version, looked up when somebody asks: the look-up costs every process 50 ms at its start."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("gleaner")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        found = "0.0.0"
+    globals()["__version__"] = found
+    return found

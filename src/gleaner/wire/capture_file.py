@@ -18,12 +18,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-from google.protobuf.message import DecodeError
-from viam.proto.app.datasync import DataCaptureMetadata, DataType, SensorData
-
 from gleaner.wire.sensor_data import varint
+
+if TYPE_CHECKING:  # imported where it is needed: sync sends our own files without it, and is 10 MB smaller
+    from viam.proto.app.datasync import DataCaptureMetadata, SensorData
 
 CRC_FIELD_NUMBER = 60001
 CRC_TAG = varint(CRC_FIELD_NUMBER << 3 | 5)
@@ -64,6 +65,10 @@ class _Seal(Enum):
     ABSENT = "absent"
     GOOD = "good"
     BROKEN = "broken"
+
+
+# DataCaptureMetadata's field `type`, and DataType's values in it.
+_TYPE_FIELD, _BINARY, _TABULAR = 5, 1, 2
 
 
 @dataclass(frozen=True)
@@ -128,12 +133,16 @@ def read_capture(data: bytes | memoryview) -> CaptureFile:
     """Raises CaptureFileError; damage behind the header only costs the damaged records."""
     layout = find_layout(data)
     metadata = _parse_metadata(_message(data, layout.header, layout.sealed))
+    from viam.proto.app.datasync import SensorData
+
     records = tuple(SensorData.FromString(_message(data, span, layout.sealed)) for span in layout.records)
     return CaptureFile(metadata, records, layout)
 
 
 def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
     """The usable records one at a time: for big files, where only one should be in memory."""
+    from viam.proto.app.datasync import SensorData
+
     layout = find_layout(data)
     for span in layout.records:
         yield SensorData.FromString(_message(data, span, layout.sealed))
@@ -184,8 +193,7 @@ def find_layout(data: bytes | memoryview) -> Layout:
     seal = _seal_of(data, header)
     if seal is _Seal.BROKEN:
         raise CaptureFileError("the capture file's header is damaged: its checksum does not fit")
-    metadata = _parse_metadata(data[header.start : header.end])
-    is_tabular = metadata.type == DataType.DATA_TYPE_TABULAR_SENSOR
+    is_tabular = _data_type(data[header.start : header.end], seal) == _TABULAR
     if seal is _Seal.GOOD:
         records = list(_sealed_records(data, header.end, resync=is_tabular))
     else:
@@ -204,14 +212,56 @@ def _framed_size(span: Span) -> int:
     return len(varint(size)) + size
 
 
+def _data_type(body: bytes, seal: _Seal) -> int:
+    """Field `type` of the header. In a header that our seal vouches for it is found without protobuf's library."""
+    found = _varint_field(body, _TYPE_FIELD) if seal is _Seal.GOOD else None
+    return found if found in (_BINARY, _TABULAR) else int(_parse_metadata(body).type)
+
+
+def _varint_field(body: bytes, wanted: int) -> int | None:
+    """The last value of a varint field on the top level of a serialized message; None for what protobuf must look at."""
+    found, at = None, 0
+    while at < len(body):
+        key, at = _read_varint(body, at)
+        value = 0
+        match key & 7:
+            case 0:
+                value, at = _read_varint(body, at)
+            case 2:
+                size, at = _read_varint(body, at)
+                at += size
+            case 5:
+                at += 4
+            case _:
+                return None
+        if key >> 3 == wanted:
+            found = value
+    return found if at == len(body) else None
+
+
+def _read_varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(body):
+        byte = body[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+    return value, len(body) + 1
+
+
 def _parse_metadata(body: bytes) -> DataCaptureMetadata:
+    from google.protobuf.message import DecodeError
+    from viam.proto.app.datasync import DataCaptureMetadata
+
     try:
         metadata: DataCaptureMetadata = DataCaptureMetadata.FromString(body)
     except DecodeError as error:
         raise CaptureFileError(
             "the capture file's header cannot be decoded: it is damaged or not a capture file"
         ) from error
-    if metadata.type not in (DataType.DATA_TYPE_BINARY_SENSOR, DataType.DATA_TYPE_TABULAR_SENSOR):
+    if metadata.type not in (_BINARY, _TABULAR):
         raise CaptureFileError(
             f"the capture file's header has data type {metadata.type}, expected binary (1) or tabular (2)"
         )
@@ -306,6 +356,9 @@ def _holds_seal(data: bytes, position: int, is_tabular: bool) -> bool:
 def _is_plain_record(data: bytes, span: Span, is_tabular: bool) -> bool:
     if _seal_of(data, span) is not _Seal.ABSENT:
         return False
+    from google.protobuf.message import DecodeError
+    from viam.proto.app.datasync import SensorData
+
     try:
         record = SensorData.FromString(data[span.start : span.end])
     except DecodeError:
