@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
-from machine_process import RunningMachine, open_robot, running_machine
+from machine_process import RunningMachine, open_robot
+from module_world import SIM, ModuleWorld, counter, fake, ready, states, unhealthy, until
 from viam.components.camera import Camera
 from viam.components.movement_sensor import MovementSensor
 from viam.components.sensor import Sensor
-from viam.proto.robot import ModuleStatus, ResourceStatus, RestartModuleRequest
+from viam.proto.robot import ModuleStatus, RestartModuleRequest
 from viam.robot.client import RobotClient
 from viam.services.vision import Vision
 from viam.utils import struct_to_dict
 
 from gleaner.wire.capture_file import read_capture
-
-HERE = Path(__file__).parent
 
 # viam-sdk's clients leave channels to the collector.
 pytestmark = [
@@ -35,103 +31,20 @@ pytestmark = [
 ]
 
 
-@dataclass
-class World:
-    folder: Path
-
-    def module(self, name: str = "acme", **more: Any) -> dict[str, Any]:
-        """A module as a shell script that starts Python, like most of them; without `exec`, which many forget."""
-        script = self.folder / f"{name}.sh"
-        script.write_text(f'#!/bin/sh\n"{sys.executable}" "{HERE / "sdk_module.py"}" "$@"\n')
-        script.chmod(0o755)
-        environment = {"LIFE": str(self.life_path), **more.pop("env", {})}
-        return {"name": name, "executable_path": str(script), "env": environment, **more}
-
-    @property
-    def life_path(self) -> Path:
-        return self.folder / "life.txt"
-
-    def life(self) -> list[str]:
-        return self.life_path.read_text().split("\n")[:-1] if self.life_path.exists() else []
-
-    def log(self) -> str:
-        return (self.folder / "machine.log").read_text()
-
-    def save(self, config: dict[str, Any]) -> None:
-        (self.folder / "machine.json").write_text(json.dumps(complete(config)))
-
-    @contextmanager
-    def machine(self, config: dict[str, Any]) -> Iterator[RunningMachine]:
-        with running_machine(self.folder, complete(config)) as machine:
-            yield machine
-
-
-def complete(config: dict[str, Any]) -> dict[str, Any]:
-    return {"network": {"bind_address": "localhost:0"}, **config}
-
-
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-def counter(name: str = "c", **attributes: Any) -> dict[str, Any]:
-    return {"name": name, "api": "rdk:component:sensor", "model": "acme:test:counter", "attributes": attributes}
-
-
-def fake(name: str = "fake") -> dict[str, Any]:
-    return {
-        "name": name,
-        "api": "rdk:component:sensor",
-        "model": "fake",
-        "attributes": {"values": {"temperature": 21.5}},
-    }
-
-
-SIM = {"name": "cam", "api": "rdk:component:camera", "model": "gleaner:camera:sim"}
-
-
-async def until(check: Any, seconds: float = 30) -> Any:
-    """The first true answer; a connection that breaks meanwhile is none."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if value := await check():
-                return value
-            await asyncio.sleep(0.02)
-
-
-async def states(robot: RobotClient) -> dict[str, ResourceStatus]:
-    return {each.name.name: each for each in (await robot.get_machine_status()).resources}
-
-
-async def ready(robot: RobotClient, *names: str) -> None:
-    async def check() -> bool:
-        now = await states(robot)
-        return all(name in now and now[name].state == ResourceStatus.STATE_READY for name in names)
-
-    await until(check)
-    await robot.refresh()
-
-
-async def unhealthy(robot: RobotClient, name: str, text: str) -> str:
-    async def check() -> str:
-        status = (await states(robot)).get(name)
-        wrong = status is not None and status.state == ResourceStatus.STATE_UNHEALTHY and text in status.error
-        return status.error if wrong and status is not None else ""
-
-    found: str = await until(check)
-    return found
+def world(tmp_path: Path) -> ModuleWorld:
+    return ModuleWorld(tmp_path)
 
 
 @asynccontextmanager
-async def running(world: World, config: dict[str, Any], *names: str) -> AsyncIterator[RobotClient]:
+async def running(world: ModuleWorld, config: dict[str, Any], *names: str) -> AsyncIterator[RobotClient]:
     with world.machine(config) as machine:
         async with open_robot(machine) as robot:
             await ready(robot, *names)
             yield robot
 
 
-async def test_resources_of_a_module_are_used_like_any_others(world: World) -> None:
+async def test_resources_of_a_module_are_used_like_any_others(world: ModuleWorld) -> None:
     ship = {"name": "ship", "api": "rdk:component:movement_sensor", "model": "acme:test:ship"}
     config = {"modules": [world.module()], "components": [counter(first=5), ship, fake()]}
     async with running(world, config, "c", "ship", "fake") as robot:
@@ -151,7 +64,7 @@ async def test_resources_of_a_module_are_used_like_any_others(world: World) -> N
     assert "gleaner.module.acme" in world.log()
 
 
-async def test_a_module_uses_the_machine_and_other_modules(world: World) -> None:
+async def test_a_module_uses_the_machine_and_other_modules(world: ModuleWorld) -> None:
     needing = counter("needing", needs=["fake", "other"])
     config = {"modules": [world.module(), world.module("second")], "components": [needing, counter("other"), fake()]}
     async with running(world, config, "needing", "other") as robot:
@@ -160,7 +73,7 @@ async def test_a_module_uses_the_machine_and_other_modules(world: World) -> None
         assert (await sensor.do_command({"ask": "other"}))["readings"] == {"count": 1.0, "from_dm": False}
 
 
-async def test_vision_and_cameras_of_modules_work_with_the_machines_own(world: World) -> None:
+async def test_vision_and_cameras_of_modules_work_with_the_machines_own(world: ModuleWorld) -> None:
     overlay = {
         "name": "overlay",
         "api": "rdk:component:camera",
@@ -186,7 +99,7 @@ async def test_vision_and_cameras_of_modules_work_with_the_machines_own(world: W
         assert (detection.class_name, detection.confidence) == ("thing", 0.75)
 
 
-async def test_capture_stores_what_a_module_gives_and_not_what_it_vetoes(world: World) -> None:
+async def test_capture_stores_what_a_module_gives_and_not_what_it_vetoes(world: ModuleWorld) -> None:
     def captured(method: str, **params: Any) -> dict[str, Any]:
         entry = {"method": method, "capture_frequency_hz": 20, "additional_params": params}
         return {"service_configs": [{"type": "data_manager", "attributes": {"capture_methods": [entry]}}]}
@@ -230,7 +143,7 @@ PLACES = {
 }
 
 
-async def test_what_a_module_says_of_a_wrong_configuration_is_shown(world: World) -> None:
+async def test_what_a_module_says_of_a_wrong_configuration_is_shown(world: ModuleWorld) -> None:
     config = {
         "modules": [world.module()],
         "components": [counter("bad", first="x"), counter("good"), counter("broken", broken=1)],
@@ -245,7 +158,7 @@ async def test_what_a_module_says_of_a_wrong_configuration_is_shown(world: World
         assert failure.value.status is Status.UNKNOWN
 
 
-async def test_new_attributes_reach_a_running_module_resource(world: World) -> None:
+async def test_new_attributes_reach_a_running_module_resource(world: ModuleWorld) -> None:
     module = world.module()
     with world.machine({"modules": [module], "components": [counter(first=1), counter("same"), fake()]}) as machine:
         async with open_robot(machine) as robot:
@@ -272,7 +185,7 @@ async def test_new_attributes_reach_a_running_module_resource(world: World) -> N
             assert "c" not in await states(robot)
 
 
-async def test_a_module_that_crashes_comes_back_with_its_resources(world: World) -> None:
+async def test_a_module_that_crashes_comes_back_with_its_resources(world: ModuleWorld) -> None:
     config = {"modules": [world.module()], "components": [counter(first=7), fake(), counter("on", needs=["c"])]}
     async with running(world, config, "c", "on") as robot:
         sensor = Sensor.from_robot(robot, "c")
@@ -287,11 +200,11 @@ async def test_a_module_that_crashes_comes_back_with_its_resources(world: World)
     assert "module acme ended with code 3: the counter gives up" in world.log()
 
 
-async def _restarted(world: World) -> bool:
+async def _restarted(world: ModuleWorld) -> bool:
     return world.life().count("+c 7 ") == 2
 
 
-async def test_one_bad_module_leaves_the_others_alone(world: World) -> None:
+async def test_one_bad_module_leaves_the_others_alone(world: ModuleWorld) -> None:
     (world.folder / "fails.sh").write_text("#!/bin/sh\necho no such wheel >&2\nexit 4\n")
     (world.folder / "fails.sh").chmod(0o755)
     modules = [
@@ -324,7 +237,7 @@ async def modules_of(robot: RobotClient) -> list[ModuleStatus]:
     return list((await robot.get_machine_status()).modules)
 
 
-async def test_restart_module_starts_it_anew(world: World) -> None:
+async def test_restart_module_starts_it_anew(world: ModuleWorld) -> None:
     async with running(world, {"modules": [world.module()], "components": [counter()]}, "c") as robot:
         pid = (await Sensor.from_robot(robot, "c").do_command({}))["pid"]
         await robot._client.RestartModule(RestartModuleRequest(module_name="acme"))
@@ -340,7 +253,7 @@ async def test_restart_module_starts_it_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-async def test_no_module_outlives_its_machine(world: World, number: signal.Signals) -> None:
+async def test_no_module_outlives_its_machine(world: ModuleWorld, number: signal.Signals) -> None:
     config = {"modules": [world.module()], "components": [counter()]}
     pids: list[int] = []
 
@@ -378,7 +291,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_first_run_happens_once_before_the_module(world: World) -> None:
+async def test_first_run_happens_once_before_the_module(world: ModuleWorld) -> None:
     module = world.module()
     (world.folder / "meta.json").write_text(json.dumps({"first_run": "prepare.sh"}))
     (world.folder / "prepare.sh").write_text('#!/bin/sh\necho prepared >> "$LIFE"\n')

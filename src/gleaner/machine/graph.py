@@ -119,7 +119,8 @@ class ResourceGraph:
         gone: set[ResourceKey] = set()
         for key, node in self._nodes.items():  # dependency order: a dependency is decided before its dependents
             plan = plans.get(key)
-            changed = plan is None or plan.signature != node.plan.signature
+            # Another spec for the same model: its module or remote has been started or connected anew.
+            changed = plan is None or plan.signature != node.plan.signature or plan.spec is not node.plan.spec
             if changed and plan is not None and self._is_replaceable(node, plan):
                 changed = False
             if changed or gone.intersection(node.plan.dependencies):

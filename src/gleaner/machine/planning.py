@@ -84,7 +84,7 @@ def _remote_plan(resource: RemoteResource) -> Plan:
         resource.spec,
         AnyAttributes(),
         error=resource.error,
-        signature=f"remote {resource.remote}",
+        signature="" if resource.error else f"remote {resource.remote}",
     )
 
 

@@ -40,6 +40,8 @@ class CollectorSettings:
     tags: tuple[str, ...] = ()
     queue_size: int = 250
     rotate_bytes: int = 262_144
+    lookup: str = ""
+    """Name of the resource in this machine where it is not `resource`: `r1:cam` for camera `cam` of remote r1."""
 
     @property
     def directory(self) -> str:

@@ -113,9 +113,11 @@ class DataManager(DataManagerService):
             wanted: dict[str, tuple[CollectorSettings, Any]] = {}
             problems = dict(plan.problems)
             for settings in plan.collectors:
-                resource = host.resource(settings.resource, settings.api.rsplit(":", 1)[1])
+                resource = host.resource(settings.lookup or settings.resource, settings.api.rsplit(":", 1)[1])
                 if resource is None:
-                    problems[settings.directory] = f"{settings.resource} is not ready, see its own error"
+                    problems[settings.directory] = (
+                        f"{settings.lookup or settings.resource} is not ready, see its own error"
+                    )
                 else:
                     wanted[settings.directory] = (settings, resource)
             await self._apply(wanted)

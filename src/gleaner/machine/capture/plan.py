@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -12,7 +12,7 @@ from gleaner.machine.capture.directory import collector_path
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.schedule import SLOWEST_HZ
-from gleaner.wire.machine_config import CaptureMethodConfig, MachineConfig, ResourceConfig
+from gleaner.wire.machine_config import CaptureMethodConfig, MachineConfig
 
 
 @dataclass(frozen=True)
@@ -23,35 +23,72 @@ class Plan:
 
 
 def make_plan(config: MachineConfig, service_tags: Sequence[str], rotate_bytes: int) -> Plan:
-    """Collectors of all components and services; a wrong one is a problem, the others stay."""
+    """Collectors of all components, services and remotes; a wrong one is a problem, the others stay."""
     collectors: dict[str, CollectorSettings] = {}
     problems: dict[str, str] = {}
-    for resource in config.resources():
-        try:
-            methods = resource.capture_methods()
-        except (ValidationError, TypeError) as error:
-            problems[collector_path(resource.api, resource.name, "capture_methods")] = _first_problem(error)
+    for source, method in _sources(config, problems):
+        if method.disabled:
             continue
-        for method in methods:
-            if method.disabled:
-                continue
-            settings = _settings(resource, method, service_tags, rotate_bytes)
-            problem = _problem(settings)
-            if problem:
-                problems[settings.directory] = problem
-            elif settings.directory in collectors:
-                problems[settings.directory] = f"{method.method} of {resource.name} is configured twice: remove one"
-            else:
-                collectors[settings.directory] = settings
+        settings = _settings(source, method, service_tags, rotate_bytes)
+        if source.lookup and settings.directory in collectors:
+            # Two machines have a resource of that name: the remote's files say whose they are.
+            settings = replace(settings, resource=source.lookup)
+        problem = _problem(settings)
+        if problem:
+            problems[settings.directory] = problem
+        elif settings.directory in collectors:
+            problems[settings.directory] = f"{method.method} of {settings.resource} is configured twice: remove one"
+        else:
+            collectors[settings.directory] = settings
     return Plan(tuple(collectors.values()), problems)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A resource that is captured; `lookup` is its name in this machine where that is not `name`."""
+
+    api: str
+    name: str
+    lookup: str = ""
+
+
+def _sources(config: MachineConfig, problems: dict[str, str]) -> Iterator[tuple[_Source, CaptureMethodConfig]]:
+    for resource in config.resources():
+        try:
+            for method in resource.capture_methods():
+                yield _Source(resource.api, resource.name), method
+        except (ValidationError, TypeError) as error:
+            problems[collector_path(resource.api, resource.name, "capture_methods")] = _first_problem(error)
+    for remote in config.remotes:
+        try:
+            for method in remote.capture_methods():
+                if source := _remote_source(remote.name, method.name):
+                    yield source, method
+                else:
+                    problems[collector_path("remote", remote.name, method.method)] = (
+                        f"name {method.name!r} is no full resource name: write it like "
+                        f"rdk:component:camera/{remote.name}:cam"
+                    )
+        except (ValidationError, TypeError) as error:
+            problems[collector_path("remote", remote.name, "capture_methods")] = _first_problem(error)
+
+
+def _remote_source(remote: str, full_name: str) -> _Source | None:
+    """Captures of a remote's resource carry its own short name, and the part id of this machine."""
+    api, slash, name = full_name.partition("/")
+    if not slash or api.count(":") != 2 or not name:
+        return None
+    lookup = name if name.startswith(f"{remote}:") else f"{remote}:{name}"
+    return _Source(api, name.rpartition(":")[2], lookup)
+
+
 def _settings(
-    resource: ResourceConfig, method: CaptureMethodConfig, service_tags: Sequence[str], rotate_bytes: int
+    source: _Source, method: CaptureMethodConfig, service_tags: Sequence[str], rotate_bytes: int
 ) -> CollectorSettings:
     return CollectorSettings(
-        api=resource.api,
-        resource=resource.name,
+        api=source.api,
+        resource=source.name,
+        lookup=source.lookup,
         method=method.method,
         frequency_hz=method.capture_frequency_hz,
         params=method.additional_params,

@@ -16,7 +16,7 @@ from grpclib.protocol import H2Protocol
 from viam.proto.robot import ResourceNamesRequest, ResourceRPCSubtypesRequest, RobotServiceStub
 from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
 
-from gleaner.machine.cloud.connection import is_loopback
+from gleaner.machine.dial import is_loopback
 from gleaner.machine.foreign.resource import ProcessSilent, call_process
 from gleaner.machine.names import ResourceKey
 from gleaner.wire.machine_config import RemoteConfig
