@@ -119,6 +119,8 @@ class _Waiting:
 @dataclass(frozen=True)
 class _Group:
     waiting: Sequence[_Waiting]
+    infos: Sequence[RecordInfo]
+    """As they are in the pack: with the time of storing."""
     pack: WrittenPack
 
 
@@ -231,7 +233,7 @@ class Ingest:
         now = self._clock_ns()
         infos = [one.upload.info.stamped(now) for one in group]
         records = [PackRecord(info.header(), one.upload.payload) for info, one in zip(infos, group, strict=True)]
-        self._groups.put(_Group(group, self._packs.write(records, now)))
+        self._groups.put(_Group(group, infos, self._packs.write(records, now)))
 
     def _without_known(self, group: list[_Waiting]) -> list[_Waiting]:
         """Answers what is stored already, so that resends cost no disk. The index decides again for the rest."""
@@ -256,10 +258,9 @@ class Ingest:
                 self._fail(group.waiting, err)
 
     def _index(self, group: _Group) -> None:
-        created = group.pack.created_ns
         entries = [
-            Entry(one.upload.info.stamped(created), position, one.upload.revive)
-            for one, position in zip(group.waiting, group.pack.positions, strict=True)
+            Entry(info, position, one.upload.revive)
+            for one, info, position in zip(group.waiting, group.infos, group.pack.positions, strict=True)
         ]
         with self._database.write() as db:
             answers = index.insert(db, group.pack, entries)

@@ -7,11 +7,15 @@ fsync the folder (and the day's folder when it is new). A crash leaves at most f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import obstore
 from obstore.store import LocalStore
+
+_WRITE_BYTES = 4 << 20
+# IOV_MAX is 1024.
+_WRITE_PIECES = 512
 
 
 class LocalObjects:
@@ -29,14 +33,21 @@ class LocalObjects:
 
     def put(self, name: str, content: bytes | Iterator[bytes], *, durable: bool) -> None:
         """Writes an object that must not exist yet; with `durable` it survives a power cut once this returns."""
-        temporary = f"tmp/{name.replace('/', '-')}"
-        obstore.put(self._store, temporary, content)
-        if durable:
-            _sync(self._root / temporary)
+        temporary = self._root / "tmp" / name.replace("/", "-")
+        temporary.parent.mkdir(exist_ok=True, mode=0o700)
+        # Not by obstore, whose local store copies the bytes into its own threads: 500 MB/s against 2 GB/s.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            for pieces in _gathered((content,) if isinstance(content, bytes) else content):
+                _write_all(handle, pieces)
+            if durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
         target = self._root / name
         is_new_folder = not target.parent.is_dir()
         target.parent.mkdir(exist_ok=True, mode=0o700)
-        (self._root / temporary).rename(target)  # obstore's goes through its thread pool: 0.5 ms against 20 µs
+        temporary.rename(target)
         if durable:
             _sync(target.parent)
             if is_new_folder:
@@ -58,6 +69,30 @@ class LocalObjects:
                 path = str(entry["path"])
                 if not path.startswith("tmp/"):
                     yield path
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Groups for one writev each: at most _WRITE_PIECES pieces, of _WRITE_BYTES or little more."""
+    group: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES or len(group) >= _WRITE_PIECES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _write_all(handle: int, pieces: list[bytes]) -> None:
+    left = sum(len(piece) for piece in pieces) - os.writev(handle, pieces)
+    if not left:
+        return
+    # Rare (a signal, a full disk about to say so): the rest in one go.
+    rest = memoryview(b"".join(pieces))[-left:]
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def _sync(path: Path) -> None:

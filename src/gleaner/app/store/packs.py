@@ -34,8 +34,6 @@ from gleaner.app.store.payload import CHUNK_BYTES, SEGMENT_BYTES, Payload
 from gleaner.app.store.tables import pack as pack_table
 
 _PURPOSE = "pack"
-# Packs whose payloads are together smaller than this are built in memory and written at once.
-_IN_MEMORY_BYTES = 32 << 20
 _OPEN_KEYS = 4096
 
 
@@ -72,10 +70,8 @@ class PackStore:
         key = AESGCM.generate_key(256)
         wrapped = self._keys.wrap(key, _PURPOSE)
         writer = RecordWriter(key, pack_format.pack_start(wrapped))
-        pieces = _pieces(writer, records)
-        small = sum(record.payload.size for record in records) <= _IN_MEMORY_BYTES
         name = _new_name(now_ns)
-        self.objects.put(name, b"".join(pieces) if small else pieces, durable=durable)
+        self.objects.put(name, _pieces(writer, records), durable=durable)
         return WrittenPack(name, wrapped, tuple(writer.positions), now_ns)
 
     def read(self, pack_id: int, position: Position, start: int = 0, length: int | None = None) -> bytes:
