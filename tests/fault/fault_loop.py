@@ -80,6 +80,8 @@ class Loop:
     machine: Part = field(init=False)
     client: RestClient = field(init=False)
     part_id: str = ""
+    camera: tuple[str, dict[str, Any]] = ("gleaner:camera:sim", {"width_px": 320, "height_px": 240})
+    """Model and attributes."""
     proxies: tuple[int, int] | None = None
     """Ports by which the machine reaches the app's web and gRPC doors; None: directly."""
 
@@ -152,8 +154,8 @@ class Loop:
                 {
                     "name": cam,
                     "api": "rdk:component:camera",
-                    "model": "gleaner:camera:sim",
-                    "attributes": {"width_px": 320, "height_px": 240},
+                    "model": self.camera[0],
+                    "attributes": self.camera[1],
                     "service_configs": captured(images, cam_hz),
                 },
                 {
