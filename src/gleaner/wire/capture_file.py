@@ -67,8 +67,9 @@ class _Seal(Enum):
     BROKEN = "broken"
 
 
-# DataCaptureMetadata's field `type`, and DataType's values in it.
-_TYPE_FIELD, _BINARY, _TABULAR = 5, 1, 2
+# Fields of DataCaptureMetadata, and DataType's values in the first.
+_TYPE_FIELD, _TAGS_FIELD = 5, 8
+_BINARY, _TABULAR = 1, 2
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,7 @@ def header_size(data: bytes) -> int:
 def is_one_record(data: bytes, position: int) -> bool:
     """Whether exactly one record with a seal follows. Its checksum is not computed."""
     span = _frame_at(data, position)
-    return (
-        span is not None
-        and span.end == len(data)
-        and data[span.end - SEAL_BYTES : span.end - 4] == CRC_TAG
-    )
+    return span is not None and span.end == len(data) and data[span.end - SEAL_BYTES : span.end - 4] == CRC_TAG
 
 
 def read_header(data: bytes) -> DataCaptureMetadata:
@@ -173,6 +170,16 @@ def read_header(data: bytes) -> DataCaptureMetadata:
     if seal is _Seal.BROKEN:
         raise CaptureFileError("the capture file's header is damaged: its checksum does not fit")
     return _parse_metadata(_message(data, header, seal is _Seal.GOOD))
+
+
+def has_tags(data: bytes) -> bool:
+    """Whether the header names a tag; `data` is the file's beginning. Raises CaptureFileError."""
+    header = _frame_at(data, 0)
+    if header is not None and _seal_of(data, header) is _Seal.GOOD:
+        fields = _fields(data[header.start : header.end])
+        if fields is not None:
+            return any(number == _TAGS_FIELD for number, _ in fields)
+    return bool(read_header(data).tags)
 
 
 def _message(data: bytes | memoryview, span: Span, sealed: bool) -> bytes:
@@ -214,13 +221,14 @@ def _framed_size(span: Span) -> int:
 
 def _data_type(body: bytes, seal: _Seal) -> int:
     """Field `type` of the header. In a header that our seal vouches for it is found without protobuf's library."""
-    found = _varint_field(body, _TYPE_FIELD) if seal is _Seal.GOOD else None
+    found = dict(_fields(body) or ()).get(_TYPE_FIELD) if seal is _Seal.GOOD else None
     return found if found in (_BINARY, _TABULAR) else int(_parse_metadata(body).type)
 
 
-def _varint_field(body: bytes, wanted: int) -> int | None:
-    """The last value of a varint field on the top level of a serialized message; None for what protobuf must look at."""
-    found, at = None, 0
+def _fields(body: bytes) -> list[tuple[int, int]] | None:
+    """(number, value, or size) of the fields on the top level of a serialized message; None: protobuf must look at it."""
+    found: list[tuple[int, int]] = []
+    at = 0
     while at < len(body):
         key, at = _read_varint(body, at)
         value = 0
@@ -228,14 +236,13 @@ def _varint_field(body: bytes, wanted: int) -> int | None:
             case 0:
                 value, at = _read_varint(body, at)
             case 2:
-                size, at = _read_varint(body, at)
-                at += size
+                value, at = _read_varint(body, at)
+                at += value
             case 5:
                 at += 4
             case _:
                 return None
-        if key >> 3 == wanted:
-            found = value
+        found.append((key >> 3, value))
     return found if at == len(body) else None
 
 

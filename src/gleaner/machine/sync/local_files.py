@@ -24,9 +24,9 @@ from gleaner.wire.capture_file import (
     COMPLETE_SUFFIX,
     CaptureFileError,
     find_layout,
+    has_tags,
     header_size,
     is_one_record,
-    read_header,
 )
 from gleaner.wire.ids import CaptureIdHasher, capture_id
 from gleaner.wire.sync_frames import BATCH_BYTES, BATCH_ENTRIES, SMALL_FILE_BYTES, Entry, EntryKind, Result, Status
@@ -206,7 +206,7 @@ class LocalFiles:
             if not path:
                 return False
             with Path(path).open("rb") as file:
-                return bool(read_header(file.read(_HEADER_PEEK)).tags)
+                return has_tags(file.read(_HEADER_PEEK))
         except (OSError, CaptureFileError):
             return False
 
@@ -356,9 +356,7 @@ class LocalFiles:
 
 def _packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:
     """Compressed, if the file holds readings and that makes it smaller."""
-    is_readings = file.candidate.kind is EntryKind.CAPTURE and not is_binary_path(
-        file.entry.path.rpartition("/")[0]
-    )
+    is_readings = file.candidate.kind is EntryKind.CAPTURE and not is_binary_path(file.entry.path.rpartition("/")[0])
     if not is_readings or len(content) < _LEAST_PACKED:
         return file, content
     packed = zlib.compress(content, 1)

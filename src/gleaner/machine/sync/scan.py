@@ -103,9 +103,7 @@ def _directories_in(path: str) -> list[str]:
 
 
 def _is_searched(entry: os.DirEntry[str]) -> bool:
-    return (
-        entry.is_dir(follow_symlinks=False) and entry.name not in SKIPPED_DIRECTORIES and entry.name != _SEQUENCES
-    )
+    return entry.is_dir(follow_symlinks=False) and entry.name not in SKIPPED_DIRECTORIES and entry.name != _SEQUENCES
 
 
 def _in_directories(paths: list[str], look: Look) -> Iterator[Candidate]:
@@ -150,14 +148,10 @@ def _judge(entry: os.DirEntry[str], look: Look) -> Candidate | None:
     modified_ns, settle_ns = status.st_mtime_ns, look.settle_ms * 1_000_000
     age_ns = look.now_ns - modified_ns
     # A time in the future means that a clock was wrong: such a file would never rest, so it counts as rested.
-    if not is_capture and (
-        status.st_size == 0 or 0 <= age_ns < settle_ns or modified_ns < look.since_ns - settle_ns
-    ):
+    if not is_capture and (status.st_size == 0 or 0 <= age_ns < settle_ns or modified_ns < look.since_ns - settle_ns):
         return None
     kind = EntryKind.CAPTURE if is_capture else EntryKind.FILE
-    return Candidate(
-        entry.path, kind, status.st_size, modified_ns, min(status.st_ctime_ns, modified_ns), status.st_ino
-    )
+    return Candidate(entry.path, kind, status.st_size, modified_ns, min(status.st_ctime_ns, modified_ns), status.st_ino)
 
 
 def path_tags(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
