@@ -208,8 +208,9 @@ class CaptureDirectory:
         return True
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        if path.stat().st_size < SMALLEST_FILE_BYTES:
-            path.unlink()
+        content = path.read_bytes()
+        if len(content) < SMALLEST_FILE_BYTES or not any(content):
+            path.unlink()  # what a power cut leaves of a file that was not on the disk yet: nothing
             return
         target = set_aside_target(self.root, path)
         write_reason(target, reason, "the records in it cannot be attributed; keep it only for investigation")

@@ -94,7 +94,8 @@ class Counts:
 
 
 class LedgerStore:
-    """The database. Any thread; each call is one transaction. `durable` survives a power cut, at the cost of an fsync."""
+    """The database. Any thread; each call is one transaction. `durable`: each survives a power cut, at the cost of an fsync;
+    else the file stays whole, and may lack the last ones."""
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         path = root / STATE / LEDGER_FILE
@@ -103,7 +104,7 @@ class LedgerStore:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
             self._db.execute("SELECT count(*) FROM counts")
         except sqlite3.Error:
