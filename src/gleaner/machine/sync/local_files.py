@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gleaner.machine.capture.at_rest import is_encrypted
 from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
+from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore, leave, sync_directories
 from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
+from gleaner.machine.sync.sealed import SealedFiles
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.capture_file import (
     COMPLETE_SUFFIX,
@@ -89,7 +92,9 @@ class LocalFiles:
         self._gone: list[str] = []
         self._uncounted: list[Change] = []
         self._immovable: dict[str, None] = {}
-        """Files that the app has and that cannot be removed (read-only disk): not sent again and again."""
+        """Files that the app has and that cannot be removed (read-only disk), or that nobody here has the key of: not
+        tried again and again."""
+        self._sealed = SealedFiles(settings.keyring, log)
         self._headers: dict[bytes, bool] = {}
         """Headers of binary captures that were read before; whether they are sealed."""
 
@@ -133,7 +138,7 @@ class LocalFiles:
 
     def load(self, candidate: Candidate) -> tuple[LocalFile, bytes] | None:
         """The file and its bytes; None when there is nothing to send, which is then settled here."""
-        content = self._read(candidate)
+        content = self._content(candidate)
         if content is None:
             return None
         records = 0
@@ -168,15 +173,27 @@ class LocalFiles:
         """None when the file is no longer what `describe` saw: it has to be begun again."""
         if not self.is_unchanged(file.candidate):
             return None
-        with Path(file.candidate.path).open("rb") as opened:
-            opened.seek(offset)
-            return opened.read(size)
+        return self._sealed.piece(file.candidate, offset, size, self._content)
 
     def is_tagged(self, candidate: Candidate) -> bool:
         """Whether a big file is tagged, by itself or by its directory."""
         if candidate.kind is EntryKind.FILE:
             return bool(self._settings.tags or path_tags(candidate.path)[0])
         return self._is_tagged(os.path.dirname(candidate.path))  # noqa: PTH120 (text in, text out)
+
+    def _content(self, candidate: Candidate) -> bytes | None:
+        """What is sent of a file; None when it cannot be read, or not without a key that is not here: then it waits."""
+        content = self._read(candidate)
+        if content is None or candidate.kind is not EntryKind.CAPTURE or not is_encrypted(content):
+            return content
+        try:
+            return self._sealed.plain(content)
+        except CaptureKeyMissing:
+            self._immovable[candidate.path] = None
+        except CaptureFileError as problem:
+            is_binary = is_binary_path(self._directory(candidate))
+            self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), str(problem), _DAMAGED_HINT)
+        return None
 
     def _read(self, candidate: Candidate) -> bytes | None:
         try:
@@ -206,8 +223,8 @@ class LocalFiles:
             if not path:
                 return False
             with Path(path).open("rb") as file:
-                return has_tags(file.read(_HEADER_PEEK))
-        except (OSError, CaptureFileError):
+                return has_tags(self._sealed.plain(file.read(_HEADER_PEEK)))
+        except (OSError, CaptureFileError, CaptureKeyMissing):
             return False
 
     def is_unchanged(self, seen: Candidate) -> bool:
@@ -306,7 +323,7 @@ class LocalFiles:
             return
         reason, message, hint = DropReason.REJECTED, answer.message, answer.hint
         if file.candidate.kind is EntryKind.CAPTURE:
-            content = self._read(file.candidate)
+            content = self._content(file.candidate)
             damage = self._examine(file.candidate, content)[1] if content is not None else ""
             if damage:
                 reason, message, hint = DropReason.DAMAGED, damage, _DAMAGED_HINT
