@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sdk_custom_api  # noqa: F401 - registers an API of its own
 from viam.components.camera import Camera
 from viam.components.movement_sensor import MovementSensor
 from viam.components.sensor import Sensor

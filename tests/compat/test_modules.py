@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
+from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
 from machine_process import RunningMachine, open_robot
 from module_world import SIM, ModuleWorld, counter, fake, ready, states, unhealthy, until
 from viam.components.camera import Camera
 from viam.components.movement_sensor import MovementSensor
 from viam.components.sensor import Sensor
-from viam.proto.robot import ModuleStatus, RestartModuleRequest
+from viam.proto.common import DoCommandRequest, DoCommandResponse
+from viam.proto.robot import ModuleStatus, ResourceRPCSubtypesRequest, RestartModuleRequest
 from viam.robot.client import RobotClient
 from viam.services.vision import Vision
-from viam.utils import struct_to_dict
+from viam.utils import dict_to_struct, struct_to_dict
 
 from gleaner.wire.capture_file import read_capture
 
@@ -97,6 +99,51 @@ async def test_vision_and_cameras_of_modules_work_with_the_machines_own(world: M
         assert metadata.captured_at.seconds > 0
         [detection] = await Vision.from_robot(robot, "seer").get_detections_from_camera("cam")
         assert (detection.class_name, detection.confidence) == ("thing", 0.75)
+
+
+GREETER = "acme.component.greeter.v1.GreeterService"
+
+
+async def test_an_api_that_only_the_module_knows_is_passed_on(world: ModuleWorld) -> None:
+    def calls(robot: RobotClient, kind: Any, method: str) -> Any:
+        return kind(robot._channel, f"/{GREETER}/{method}", DoCommandRequest, DoCommandResponse)
+
+    def request(name: str, **command: Any) -> DoCommandRequest:
+        return DoCommandRequest(name=name, command=dict_to_struct(command))
+
+    entry = {
+        "method": "DoCommand",
+        "capture_frequency_hz": 20,
+        "additional_params": {"docommand_input": {"whom": "me"}},
+    }
+    greeter = {
+        "name": "greeter",
+        "api": "acme:component:greeter",
+        "model": "acme:test:polite",
+        "service_configs": [{"type": "data_manager", "attributes": {"capture_methods": [entry]}}],
+    }
+    services = [{"name": "dm", "api": "rdk:service:data_manager"}]
+    captured = world.folder / "home/capture/acme_component_greeter/greeter/DoCommand"
+    config = {"modules": [world.module()], "components": [greeter, counter()], "services": services}
+    async with running(world, config, "greeter", "c") as robot:
+        greet = calls(robot, UnaryUnaryMethod, "Greet")
+        answer = await greet(request("greeter", whom="Ada"))
+        assert struct_to_dict(answer.result) == {"said": "Good day, Ada!"}
+        repeated = await calls(robot, UnaryStreamMethod, "Repeat")(request("greeter"))
+        assert [struct_to_dict(each.result)["number"] for each in repeated] == [0, 1, 2]
+        with pytest.raises(GRPCError, match="nobody is there"):
+            await greet(request("greeter", whom="nobody"))
+        with pytest.raises(GRPCError, match="names no resource of this machine"):
+            await greet(request("stranger", whom="Ada"))
+        subtypes = await robot._client.ResourceRPCSubtypes(ResourceRPCSubtypesRequest())
+        assert GREETER in {each.proto_service for each in subtypes.resource_rpc_subtypes}
+
+        async def is_captured() -> bool:
+            return bool(list(captured.glob("*")))
+
+        await until(is_captured)
+    [file] = [read_capture(path.read_bytes()) for path in captured.iterdir()]
+    assert struct_to_dict(file.records[0].struct) == {"docommand_output": {"greeter": "greeter", "whom": "me"}}
 
 
 async def test_capture_stores_what_a_module_gives_and_not_what_it_vetoes(world: ModuleWorld) -> None:

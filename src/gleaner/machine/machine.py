@@ -110,7 +110,7 @@ class Machine:
             self.modules.configure(config)
             self.remotes.configure(config.remotes)
             await self.graph.apply(config)
-            await self.modules.end_removed()
+            self.modules.end_removed()
             self.configured.set()
 
     async def reapply(self) -> None:

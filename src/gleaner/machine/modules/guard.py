@@ -2,7 +2,8 @@
 
 A program of its own (`python guard.py program args…`), because only a process outlives `kill -9` of another. Its stdin is
 the machine's promise: while it is open the machine lives; a line on it is how many seconds the program has to end once
-asked. Everything that the program starts is in its session and ends with it. Uses nothing but the standard library.
+asked. Asked again (SIGTERM), it has no time left. Everything that the program starts is in its session and ends with it.
+Uses nothing but the standard library.
 """
 
 import contextlib
@@ -70,10 +71,12 @@ def _watch(child: int, wake: int) -> int:
             _signal_all(child, signal.SIGKILL)  # what it left behind
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        if asked and not kill_at:
+        if asked and kill_at:
+            kill_at = time.monotonic()
+        elif asked:
             _signal_all(child, signal.SIGTERM)
             kill_at = time.monotonic() + grace_s
-        elif kill_at and time.monotonic() >= kill_at:
+        if kill_at and time.monotonic() >= kill_at:
             _signal_all(child, signal.SIGKILL)
             kill_at = time.monotonic() + 1.0
 

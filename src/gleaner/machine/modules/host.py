@@ -78,6 +78,7 @@ class ModuleHost:
         self._parent = sockets / f"p-{os.urandom(3).hex()[:5]}.sock"
         self._changed = changed
         self._run: ModuleRun | None = None
+        self._program: Program | None = None
         self._task: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
         self._grace_s = GRACE_S
@@ -101,7 +102,11 @@ class ModuleHost:
 
     def hurry(self) -> None:
         """The machine ends: whatever is asked of the module from now on may take little time."""
+        if self._grace_s == HURRIED_S:
+            return
         self._grace_s = HURRIED_S
+        if self._program is not None and self._task is None:  # it is ending already, in its own time
+            asyncio.get_running_loop().call_later(HURRIED_S, self._program.kill)
         if self._run is not None:
             self._run.remove_limit_s = HURRIED_S
 
@@ -164,7 +169,7 @@ class ModuleHost:
         if self.state is not ModuleState.UNHEALTHY:  # what failed stays so, with its reason, until it works
             self._become(ModuleState.STARTING)
         run = ModuleRun(self.name, channel, self.log, self._changed)
-        program = await Program.start(_command(launch, address), environment, launch.folder, self.log)
+        program = self._program = await Program.start(_command(launch, address), environment, launch.folder, self.log)
         try:
             ended = asyncio.create_task(program.wait(), name=f"end of module {self.name}")
             again = asyncio.create_task(self._again.wait())
@@ -179,6 +184,7 @@ class ModuleHost:
             self._run = None
             run.end()
             await program.stop(self._grace_s)
+            self._program = None
             channel.close()
             Path(address).unlink(missing_ok=True)
 

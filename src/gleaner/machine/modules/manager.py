@@ -33,6 +33,7 @@ class ModuleManager:
         self._config = MachineConfig()
         self._hosts: dict[str, ModuleHost] = {}
         self._removed: list[ModuleHost] = []
+        self._ending: dict[asyncio.Task[None], ModuleHost] = {}
 
     @property
     def hosts(self) -> Sequence[ModuleHost]:
@@ -60,19 +61,24 @@ class ModuleManager:
         for host in self._hosts.values():
             host.look_again()
 
-    async def end_removed(self) -> None:
+    def end_removed(self) -> None:
+        """What is no longer configured ends by itself from here: nobody waits for a module that takes its time."""
         removed, self._removed = self._removed, []
-        await asyncio.gather(*(host.stop() for host in removed))
+        for host in removed:
+            task = asyncio.create_task(host.stop(), name=f"end of module {host.name}")
+            self._ending[task] = host
+            task.add_done_callback(self._ending.pop)
 
     def hurry(self) -> None:
         """The machine ends."""
-        for host in self._hosts.values():
+        for host in [*self._hosts.values(), *self._ending.values()]:
             host.hurry()
 
     async def close(self) -> None:
         hosts = [*self._hosts.values(), *self._removed]
         self._hosts, self._removed = {}, []
-        await asyncio.gather(*(host.stop(hurried=True) for host in hosts))
+        self.hurry()
+        await asyncio.gather(*(host.stop(hurried=True) for host in hosts), *self._ending)
 
     def restart(self, name: str = "", module_id: str = "") -> None:
         """Raises NoSuchModule."""

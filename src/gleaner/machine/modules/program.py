@@ -83,6 +83,12 @@ class Program:
             await self._process.wait()
         await self._drain()
 
+    def kill(self) -> None:
+        """Of a program that has been told to stop: now."""
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+
     async def _drain(self) -> None:
         """The pipes close when the last process that holds them has ended, which may have fled from the guard."""
         await asyncio.wait(self._readers, timeout=_GUARD_MARGIN_S)
