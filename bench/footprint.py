@@ -144,6 +144,7 @@ def machine_with_backlog(loop: Loop, count: int, seconds: float) -> tuple[float,
     wait_for(lambda: loop.items() > before, 300, "the first upload of the backlog")
     first_s = time.monotonic() - began_s
     pid = loop.machine.process.pid
+    time.sleep(2)  # buffers fill once
     early_mb, _ = settled_mb(pid, 1.0)
     late_mb, _ = settled_mb(pid, seconds)
     return first_s, late_mb - early_mb

@@ -34,12 +34,15 @@ def _root(
 
 
 def _mount() -> None:
-    from gleaner.cli import app as app_commands
-    from gleaner.cli import catalog, demo
     from gleaner.cli import machine as machine_commands
 
-    app.add_typer(app_commands.app, name="app")
     app.add_typer(machine_commands.app, name="machine")
+    if sys.argv[1:2] == ["machine"]:
+        return  # it runs for months on small computers: the other commands would cost it 5 MB
+    from gleaner.cli import app as app_commands
+    from gleaner.cli import catalog, demo
+
+    app.add_typer(app_commands.app, name="app")
     app.command("demo")(demo.demo)
     app.command("catalog")(catalog.catalog)
 

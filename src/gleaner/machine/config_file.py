@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import BaseModel
-from watchfiles import awatch
 
 from gleaner.wire.machine_config import ConfigProblem, MachineConfig, expand_environment, parse_config
 
@@ -83,6 +82,8 @@ async def _changes_of(path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]
 
     watchfiles shields its thread from cancellation for seconds, so it runs in a task of its own that is told to stop.
     """
+    from watchfiles import awatch  # only a machine without an app has a file to watch
+
     changes, stop = asyncio.Event(), asyncio.Event()
 
     async def watch() -> None:
