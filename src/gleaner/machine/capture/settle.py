@@ -232,7 +232,9 @@ class Settler:
         content = self._files.read(file.path)
         usable = usable_part(content, self._keyring)
         self._repairs += 1
-        copy = str(self._root / STATE / f"{REPAIR_PREFIX}{self._repairs}")
+        state = str(self._root / STATE)
+        self._files.make_folder(state)
+        copy = f"{state}/{REPAIR_PREFIX}{self._repairs}"
         self._files.unlink(copy)
         fd = self._files.create(copy)
         try:
