@@ -18,8 +18,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +28,8 @@ from viam.proto.app.datasync import DataCaptureMetadata, DataType
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.sensor_data import encode_binary
-from rig.app import App, running_app
+from rig.app import HOST, App, running_app
+from rig.lines import running_line
 from rig.peers import NoPeers, Server, ssh_server, timed
 from rig.sender import running_sender
 
@@ -121,22 +120,6 @@ class Peer:
         return result
 
 
-@contextlib.contextmanager
-def delayed(app: App) -> Iterator[str]:
-    """The app's address behind 50 ms in each direction."""
-    script = Path(__file__).parent / "rig" / "line.py"
-    host, port = app.address.removeprefix("https://").rsplit(":", 1)
-    with subprocess.Popen(
-        [sys.executable, str(script), host, port, "--delay-ms", "50"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            yield f"https://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.stdin.close()
-
-
 def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[float]], Gleaner, list[Peer]]:
     """Files per second by name, of each round."""
     rates: dict[str, list[float]] = {}
@@ -149,13 +132,14 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
 
     with contextlib.ExitStack() as stack:
         app = stack.enter_context(running_app(folder))
-        gleaner, far = Gleaner(app, folder / "near", app.address), None
+        gleaner = Gleaner(app, folder / "near", app.address)
         peers: list[Peer] = []
         if not chosen.alone:
             with contextlib.suppress(NoPeers):
                 peers = _peers(stack, folder)
         send = stack.enter_context(gleaner.running())
-        far = stack.enter_context(Gleaner(app, folder / "far", stack.enter_context(delayed(app))).running())
+        line = stack.enter_context(running_line(HOST, app.port, "--delay-ms", "50"))
+        far = stack.enter_context(Gleaner(app, folder / "far", f"https://127.0.0.1:{line.port}").running())
         note("warm", send, 500, SMALL_BYTES)
         gleaner.cpu_us.clear()
         gleaner.app_cpu_us.clear()

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gleaner.wire.ids import capture_id
 from gleaner.wire.sync_frames import (
+    COMPRESSION_HEADER,
     MAX_FRAME_BYTES,
     Ack,
     Batch,
@@ -27,6 +28,7 @@ from gleaner.wire.sync_frames import (
     Status,
     decode,
     encode,
+    plain,
 )
 
 PART, SECRET = "part-1", "s3cret"
@@ -54,6 +56,8 @@ class StandInApp:
         """While cleared, frames are read and not answered."""
         self.extra_answers: list[Frame] = []
         self.break_piece_at: int | None = None
+        self.compression = ""
+        """What it says in the handshake that it takes compressed."""
         self._server: Server | None = None
 
     @property
@@ -67,6 +71,7 @@ class StandInApp:
             self.port,
             max_size=MAX_FRAME_BYTES,
             process_request=self._check,
+            process_response=self._say_compression,
             compression=None,
             ssl=ssl,
         )
@@ -87,6 +92,10 @@ class StandInApp:
         if (request.headers.get("part_id"), request.headers.get("secret")) != (PART, SECRET):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "no\n")
         return None
+
+    def _say_compression(self, connection: ServerConnection, request: Any, response: Any) -> None:
+        if self.compression:
+            response.headers[COMPRESSION_HEADER] = self.compression
 
     async def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1
@@ -131,7 +140,8 @@ class StandInApp:
             return PieceAck(seq, id_, len(held))
         return Ack(seq, (self._store(self.entries[id_], bytes(self.partial.pop(id_))),))
 
-    def _store(self, entry: Entry, content: bytes) -> Result:
+    def _store(self, entry: Entry, payload: bytes) -> Result:
+        content = plain(entry, payload)
         assert entry.size == len(content)
         assert entry.id == capture_id(PART, entry.path, content)
         self.arrivals.append(entry.id)

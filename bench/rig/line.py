@@ -43,8 +43,10 @@ class Limit:
         if not self._bytes_per_s:
             return
         now = time.monotonic()
-        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
-        await asyncio.sleep(self._free_at - now)
+        # A wake-up that came late is made up for, or a busy computer would make the line slower than it says.
+        self._free_at = max(self._free_at, now - 0.1) + size / self._bytes_per_s
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
 
 
 class Line:
@@ -65,11 +67,13 @@ class Line:
             return
         pair = {writer, far_writer}
         self._writers |= pair
+        up = asyncio.create_task(self._carry(reader, far_writer, self._up, "up"))
+        down = asyncio.create_task(self._carry(far_reader, writer, self._down, "down"))
         try:
-            await asyncio.gather(
-                self._carry(reader, far_writer, self._up, "up"), self._carry(far_reader, writer, self._down, "down")
-            )
+            await asyncio.wait([up, down])
         finally:
+            up.cancel()
+            down.cancel()
             self._writers -= pair
             for end in pair:
                 end.transport.abort()
@@ -78,9 +82,7 @@ class Line:
     def _chunk(self) -> int:
         return 1400 if self._chosen.bytes_per_s else CHUNK
 
-    async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Limit, name: str
-    ) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Limit, name: str) -> None:
         """Ends when either side does."""
         pieces: deque[tuple[float, bytes]] = deque()
         arrived = asyncio.Event()
@@ -96,6 +98,8 @@ class Line:
                     if not data:
                         with contextlib.suppress(OSError):
                             writer.write_eof() if writer.can_write_eof() else None
+                        return
+                    if writer.is_closing():
                         return
                     writer.write(data)
                     self._count(name, len(data))

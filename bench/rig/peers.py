@@ -92,7 +92,10 @@ def _install() -> None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise NoPeers(f"{' '.join(missing)} not installed, and only root can: apt-get install {' '.join(missing)}")
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]):
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
+    ):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

@@ -49,6 +49,7 @@ class ManagerSettings:
     settle_ms: int
     rotate_bytes: int
     selective_syncer: str
+    sync_bandwidth_limit: int = 0
     durability_s: float = DURABILITY_S
     keyring: Keyring = field(default_factory=Keyring)
 
@@ -233,6 +234,7 @@ class DataManager(DataManagerService):
             additional_sync_paths=self._settings.additional_sync_paths,
             tags=self._settings.tags,
             settle_ms=self._settings.settle_ms,
+            bandwidth_limit=self._settings.sync_bandwidth_limit,
             capture_keys=tuple(key.hex() for key in self._settings.keyring.keys),
         )
 

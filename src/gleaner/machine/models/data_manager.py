@@ -101,6 +101,12 @@ class DataManagerAttributes(Attributes):
     maximum_num_sync_threads: int = Field(
         default=0, ge=0, title="Sync threads", description="Accepted for compatibility; sync adapts by itself."
     )
+    sync_bandwidth_limit: int = Field(
+        default=0,
+        ge=0,
+        title="Sync bandwidth (bytes/s)",
+        description="Sync puts at most so many bytes a second on the line. 0: no limit.",
+    )
     delete_every_nth_when_disk_full: int = Field(
         default=5, ge=0, title="Thinning", description="Accepted for compatibility; a full disk stops capture instead."
     )
@@ -154,6 +160,7 @@ async def _build(context: BuildContext) -> Any:
         settle_ms=attributes.file_last_modified_millis or MILLIS_DEFAULT,
         rotate_bytes=attributes.maximum_capture_file_size_bytes or 262_144,
         selective_syncer=attributes.selective_syncer_name,
+        sync_bandwidth_limit=attributes.sync_bandwidth_limit,
         durability_s=attributes.durability_ms / 1000,
         keyring=keyring,
     )

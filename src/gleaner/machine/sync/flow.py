@@ -3,8 +3,10 @@
 Pure: every time comes from the caller. What is unanswered when a line breaks has to be sent again, and what is queued in
 front of a slow line delays everything that should overtake it. So the bytes on the way are bounded by what the line has
 carried (`rate`) times the time that an answer takes, as in BBR (Cardwell et al., 2016): the largest recent rate and the
-smallest recent round trip are remembered. The app's own time (`held`, its fsync and its index) is told in every answer
-and counted apart, because it varies, and a short one must not shrink the window of a long one.
+round trip of a line without a queue. A line that is always full shows its queue only; so when no answer has come as fast as
+that for a while, the queue is let run empty for a moment and the round trip is measured anew. The app's own time (`held`,
+its fsync and its index) is told in every answer and counted apart, because it varies, and a short one must not shrink the
+window of a long one.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from gleaner.wire.sync_frames import BATCH_BYTES, PIECE_BYTES, SMALL_FILE_BYTES,
 FIRST_RATE = 256 * 1024.0
 # Long enough to outlast a pause of the app's disk, short enough to notice a line that became slow.
 RATE_MEMORY_S = 5.0
-TRIP_MEMORY_S = 30.0
+TRIP_MEMORY_S = 10.0
+# An answer counts as without a queue when it takes hardly longer than the fastest one.
+CONFIRMS = 1.25
 # Frames take about this long on the line: a cut costs half a frame, a small file waits for one.
 FRAME_S = 0.125
 SMALLEST_FRAME = 8 * 1024
 # A file that takes longer than this goes by pieces, which survive a cut.
 SMALL_FILE_S = 0.5
 SMALLEST_LIMIT = 32 * 1024
-# Two round trips' worth lets the rate double each round; the rest covers what event loops and schedulers add.
-ROUND_TRIPS = 2.0
+# Half a round trip more than needed lets the rate grow each round; the rest covers what event loops and schedulers add.
+ROUND_TRIPS = 1.5
 SLACK_S = 0.1
 
 
@@ -37,17 +41,19 @@ class Sent:
     size: int
     at_s: float
     delivered: int
+    measures: bool
+    """Whether it left while the queue was let run empty, with next to nothing before it."""
 
 
-class _Extreme:
-    """The largest (sign 1) or smallest (sign -1) value of the last `memory_s`."""
+class _Largest:
+    """The largest value of the last `memory_s`."""
 
-    def __init__(self, sign: int, memory_s: float) -> None:
-        self._sign, self._memory_s = sign, memory_s
+    def __init__(self, memory_s: float) -> None:
+        self._memory_s = memory_s
         self._values: deque[tuple[float, float]] = deque()
 
     def note(self, value: float, now_s: float) -> None:
-        while self._values and self._sign * (self._values[-1][1] - value) <= 0:
+        while self._values and self._values[-1][1] <= value:
             self._values.pop()
         self._values.append((now_s, value))
         while self._values[0][0] < now_s - self._memory_s:
@@ -62,24 +68,41 @@ class Flow:
 
     def __init__(self, limit: float = 0) -> None:
         self.limit = limit
-        self._rate = _Extreme(1, RATE_MEMORY_S)
-        self._trip_s = _Extreme(-1, TRIP_MEMORY_S)
+        self._rate = _Largest(RATE_MEMORY_S)
+        self._trip_s = 0.0
+        self._confirmed_s: float | None = None
+        self._measuring = False
         self._held_s = 0.0
         self._delivered = 0
-        self._last_answer_s = 0.0
+        self._on_the_way = 0
+
+    def new_line(self) -> None:
+        """What was on the way is lost."""
+        self._on_the_way = 0
 
     def sent(self, size: int, now_s: float) -> Sent:
-        return Sent(size, now_s, self._delivered)
+        measures = self._measuring and self._on_the_way <= 2 * self.piece_bytes
+        self._on_the_way += size
+        return Sent(size, now_s, self._delivered, measures)
 
     def answered(self, sent: Sent, held_s: float, now_s: float, *, is_pressed: bool) -> None:
         """`is_pressed`: more is waiting to go. Otherwise the answer only says that the line is no slower than this."""
         latency_s = max(now_s - sent.at_s, 1e-4)
         self._delivered += sent.size
+        self._on_the_way = max(0, self._on_the_way - sent.size)
         rate = (self._delivered - sent.delivered) / latency_s
         if is_pressed or rate > self._rate.get(0.0):
             self._rate.note(rate, now_s)
-        self._trip_s.note(max(latency_s - held_s, 1e-4), now_s)
         self._held_s += (min(held_s, latency_s) - self._held_s) / 8
+        self._note_trip(max(latency_s - held_s, 1e-4), now_s, sent.measures)
+
+    def _note_trip(self, trip_s: float, now_s: float, measures: bool) -> None:
+        if measures or self._confirmed_s is None or trip_s < self._trip_s:
+            self._trip_s, self._confirmed_s, self._measuring = trip_s, now_s, False
+        elif trip_s <= CONFIRMS * self._trip_s:
+            self._confirmed_s, self._measuring = now_s, False
+        elif now_s - self._confirmed_s > TRIP_MEMORY_S:
+            self._measuring = True
 
     @property
     def rate(self) -> float:
@@ -89,7 +112,9 @@ class Flow:
 
     @property
     def window_bytes(self) -> int:
-        answer_s = ROUND_TRIPS * (self._trip_s.get(0.0) + self._held_s) + SLACK_S
+        if self._measuring:
+            return 2 * self.piece_bytes
+        answer_s = ROUND_TRIPS * (self._trip_s + self._held_s) + SLACK_S
         return int(min(max(self.rate * answer_s, 2 * self.piece_bytes), WINDOW_BYTES))
 
     @property

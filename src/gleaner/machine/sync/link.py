@@ -191,6 +191,7 @@ async def open_link(settings: SyncSettings, flow: Flow, throttle: Throttle) -> A
         raise LinkError(f"{settings.web_address} cannot be reached: {_why(error)}") from error
     except ImportError as error:
         raise Refused(f"the proxy that the environment names cannot be used: {error}") from error
+    flow.new_line()
     try:
         yield Link(connection, flow, throttle)
     finally:

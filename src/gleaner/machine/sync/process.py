@@ -224,7 +224,7 @@ class SyncProcess:
             await asyncio.sleep(NEW_INTERVAL_S)
 
     async def _tell_rate(self) -> None:
-        was_sending = False
+        was_sending = True
         while True:
             files, size_bytes, began_s = self._meter.files, self._meter.size_bytes, time.monotonic()
             await asyncio.sleep(RATE_INTERVAL_S)

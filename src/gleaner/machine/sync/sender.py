@@ -31,7 +31,7 @@ BIG_FILES_REMEMBERED = 256
 
 @dataclass
 class Meter:
-    """What the app has confirmed, for the rate."""
+    """What the app has confirmed, for the rate; bytes as they travel."""
 
     files: int = 0
     size_bytes: int = 0
@@ -98,6 +98,7 @@ class Sender:
             nonlocal confirmed
             try:
                 ack = _ack(await self._link.answer(answering))
+                self._meter.size_bytes += outgoing.size_bytes
                 confirmed += await self._settle(outgoing.files, ack.results)
             finally:
                 self._taken.difference_update(f.candidate.path for f in outgoing.files)
@@ -129,10 +130,9 @@ class Sender:
         """Returns how many of the files the app has."""
         await self._settler.settle(files, results)
         held = {r.id for r in results if r.status is not Status.REJECTED}
-        sizes = [file.entry.size for file in files if file.entry.id in held]
-        self._meter.files += len(sizes)
-        self._meter.size_bytes += sum(sizes)
-        return len(sizes)
+        count = sum(file.entry.id in held for file in files)
+        self._meter.files += count
+        return count
 
     async def _note_big(self, found: Iterable[Candidate]) -> None:
         async with self._big_changed:
@@ -186,7 +186,7 @@ class Sender:
     async def _stream(self, file: LocalFile, offset: int, lane: Lane) -> Answer | None:
         """Sends pieces from `offset`; returns the first answer that is not just "go on"."""
         running: deque[asyncio.Future[Answer]] = deque()
-        is_last = False
+        is_last, reached = False, offset
         try:
             while True:
                 # As many as the lanes admit; an answer that has come is looked at before the next piece.
@@ -201,6 +201,8 @@ class Sender:
                 answer = await self._link.answer(running.popleft())
                 if not isinstance(answer, PieceAck):
                     return answer
+                self._meter.size_bytes += answer.offset - reached
+                reached = answer.offset
                 if is_last and not running:
                     raise LinkError("the app confirmed the last piece of a file but not the file")
         finally:

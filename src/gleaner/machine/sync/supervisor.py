@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gleaner.machine.sync.backoff import Backoff
@@ -32,15 +33,26 @@ class SyncFailed(Exception):
 
 
 class SyncSupervisor:
-    """`start() → running → stop()`. `on_pass(started_ns, sent)`: all that was ready at that time has been sent."""
+    """`start() → running → stop()`.
 
-    def __init__(self, settings: SyncSettings, log: logging.Logger, on_pass: Callable[[int, int], None]) -> None:
+    `on_pass(started_ns, sent)`: all that was ready at that time has been sent. `on_rate(files_per_s, bytes_per_s)`: what
+    the app has confirmed in the last seconds, every few seconds while it confirms anything, then once with zeros.
+    """
+
+    def __init__(
+        self,
+        settings: SyncSettings,
+        log: logging.Logger,
+        on_pass: Callable[[int, int], None],
+        on_rate: Callable[[float, float], None] = lambda _files_per_s, _bytes_per_s: None,
+    ) -> None:
         self.settings = settings
         self.connected = False
         self.error = "starting"
         self._has_connected = False
         self._log = log
         self._on_pass = on_pass
+        self._on_rate = on_rate
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._requests: dict[int, asyncio.Future[str]] = {}
@@ -69,6 +81,11 @@ class SyncSupervisor:
     def poke(self) -> None:
         """The app is known to be there: try at once, whatever the back-off says."""
         self._send(line("poke"))
+
+    def limit(self, bytes_per_s: int) -> None:
+        """From now on at most so much on the line, also in the middle of a file; 0: no limit."""
+        self.settings = replace(self.settings, bandwidth_limit=bytes_per_s)
+        self._send(line("limit", bytes_per_s=bytes_per_s))
 
     async def sync(self) -> None:
         """Returns when everything that was ready has been sent. Raises SyncFailed."""
@@ -152,6 +169,8 @@ class SyncSupervisor:
         match message:
             case {"type": "status", "connected": bool(connected), "error": str(error)}:
                 self.connected, self.error = connected, error
+                if not connected:
+                    self._on_rate(0.0, 0.0)
                 self._has_connected = self._has_connected or connected
             case {"type": "pass", "started_ns": int(started_ns), "sent": int(sent)}:
                 self._on_pass(started_ns, sent)
@@ -159,6 +178,8 @@ class SyncSupervisor:
                 future = self._requests.get(number)
                 if future is not None and not future.done():
                     future.set_result(error)
+            case {"type": "rate", "files_per_s": float() | int() as files_per_s, "bytes_per_s": int(bytes_per_s)}:
+                self._on_rate(float(files_per_s), float(bytes_per_s))
             case {"type": "log", "level": str(level), "message": str(message)}:
                 self._log.log(logging.getLevelNamesMapping().get(level, logging.INFO), message)
 
