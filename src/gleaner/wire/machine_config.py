@@ -138,14 +138,16 @@ class PackageConfig(_Section):
 class ModuleConfig(_Section):
     """A program with models of its own, run beside the machine and spoken to over Viam's module protocol."""
 
-    name: str = Field(max_length=200)
-    type: Literal["local", "registry"] = "local"
+    name: str = Field(max_length=200, description="Of your choice; its log and its data folder carry it.")
+    type: Literal["local", "registry"] = Field(
+        default="local", description="A program of this machine, or one from a package."
+    )
     executable_path: str = Field(
         default="", description="Program of a local module; started with the path of a socket."
     )
     module_id: str = Field(default="", description="`<namespace>:<name>` of a registry module.")
     env: dict[str, str] = Field(default_factory=dict, description="Added to the program's environment.")
-    log_level: str = ""
+    log_level: str = Field(default="", description="Passed to the program: debug, info, warning or error.")
     tcp_mode: bool = Field(default=False, description="Speak over a loopback TCP port instead of a unix socket.")
     first_run_timeout: str = Field(default="", description="How long first_run of meta.json may take; empty is 1h.")
 
@@ -170,16 +172,18 @@ class ModuleConfig(_Section):
 class RemoteConfig(_Section):
     """Another machine whose resources this one uses as `<name>:<resource>`."""
 
-    name: str = Field(max_length=60)
+    name: str = Field(max_length=60, description="What its resources are called by: name:resource.")
     address: str = Field(description="host:port of the other machine's robot API.")
     prefix: str = Field(default="", description="Put before the names of its resources.")
     auth: dict[str, Any] = Field(default_factory=dict, description="entity and credentials {type, payload}.")
-    secret: str = ""
+    secret: str = Field(default="", description="Of its location, in place of auth.")
     insecure: bool = Field(default=False, description="Without TLS.")
     ca_certificate: str = Field(default="", description="PEM of the authority that signed its certificate.")
     connection_check_interval: str = Field(default="", description="Go duration; empty is 10s.")
     reconnect_interval: str = Field(default="", description="Go duration; empty is 1s.")
-    service_configs: list[ServiceConfigEntry] = Field(default_factory=list)
+    service_configs: list[ServiceConfigEntry] = Field(
+        default_factory=list, description="What to capture from it; each method has the full name of its resource."
+    )
 
     @field_validator("name")
     @classmethod
