@@ -79,6 +79,27 @@ async def _still(rover: Base) -> bool:
     return not await rover.is_moving()
 
 
+async def test_a_remote_stops_what_it_moved_for_a_machine_that_was_killed(tmp_path: Path) -> None:
+    with running_machine(folder(tmp_path, "far"), there()) as far:
+        async with open_robot(far) as robot:
+            rover = Base.from_robot(robot, "rover")
+            moved: list[bool] = []
+            with pytest.raises(AssertionError):  # it ends by a signal, as it is told below
+                await _drive_and_die(folder(tmp_path, "near"), far.port, rover, moved)
+            assert moved == [True]
+            await until(lambda: _still(rover))
+
+
+async def _drive_and_die(near_folder: Path, port: int, rover: Base, moved: list[bool]) -> None:
+    with running_machine(near_folder, here(remote(port))) as near:
+        async with open_robot(near) as robot:
+            await ready(robot, "r1:rover")
+            await Base.from_robot(robot, "r1:rover").set_velocity(Vector3(x=0, y=50, z=0), Vector3(x=0, y=0, z=0))
+            moved.append(await rover.is_moving())
+            near.process.kill()
+            near.process.wait()
+
+
 async def test_tls_and_keys_open_a_remote_and_a_wrong_key_is_explained(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     far_config = {

@@ -19,6 +19,9 @@ from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credential
 from gleaner.machine.dial import is_loopback
 from gleaner.machine.foreign.resource import ProcessSilent, call_process
 from gleaner.machine.names import ResourceKey
+from gleaner.machine.remotes.session import RemoteSession
+from gleaner.machine.rpc.apis import is_safety_monitored
+from gleaner.machine.rpc.gate import SESSION_HEADER
 from gleaner.wire.machine_config import RemoteConfig
 
 #: Source: Viam's documented dial timeout.
@@ -50,7 +53,8 @@ class RemoteConnection:
         self.channel: Channel = _WatchedChannel(host, port, ssl=context, lost=lost)
         self._token = ""
         self._robot: Any = RobotServiceStub(self.channel)
-        listen(self.channel, SendRequest, self._add_token)
+        self._session = RemoteSession(self._owner, self._robot)
+        listen(self.channel, SendRequest, self._add_headers)
 
     async def open(self) -> None:
         kind, entity, secret = _credentials(self._config)
@@ -71,6 +75,7 @@ class RemoteConnection:
         return RemoteListing(tuple(keys), tuple(services))
 
     def close(self) -> None:
+        self._session.close()
         self.channel.close()
 
     async def _call(self, call: Any, request: Any) -> Any:
@@ -89,9 +94,11 @@ class RemoteConnection:
                 ) from cause
             raise
 
-    async def _add_token(self, event: SendRequest) -> None:
+    async def _add_headers(self, event: SendRequest) -> None:
         if self._token:
             event.metadata["authorization"] = f"Bearer {self._token}"
+        if is_safety_monitored(event.method_name) and (session := await self._session.id()):
+            event.metadata[SESSION_HEADER] = session
 
 
 class _WatchedChannel(Channel):
