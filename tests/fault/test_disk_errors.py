@@ -70,11 +70,7 @@ class Capture:
         self.writer.finish().result(30)
 
     def dropped(self) -> dict[str, dict[str, int]]:
-        counts = {d: dict(c.dropped) for d, c in self.store.counts().items()}
-        for (directory, reason), records in self.writer.unsaved_drops().items():
-            reasons = counts.setdefault(directory, {})
-            reasons[reason] = reasons.get(reason, 0) + records
-        return counts
+        return {d: dict(c.dropped) for d, c in self.writer.counts().items()}
 
     def reasons(self) -> set[str]:
         return {reason for reasons in self.dropped().values() for reason in reasons}

@@ -6,7 +6,9 @@ import logging
 import sqlite3
 import threading
 
-from gleaner.machine.capture.ledger import Change, DropReason, Fate, LedgerStore
+from gleaner.machine.capture.ledger import Change, Counts, DropReason, Fate, LedgerStore
+
+READ_PATIENCE_S = 0.05
 
 
 class Drops:
@@ -16,6 +18,7 @@ class Drops:
         self._store = store
         self._log = log
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._records: dict[tuple[str, DropReason], int] = {}
 
     def add(self, directory: str, reason: DropReason, records: int) -> None:
@@ -23,12 +26,31 @@ class Drops:
         with self._lock:
             self._records[key] = self._records.get(key, 0) + records
 
-    def unsaved(self) -> dict[tuple[str, DropReason], int]:
-        with self._lock:
-            return dict(self._records)
+    def counts(self) -> dict[str, Counts]:
+        """The ledger's counts together with what is not in its file yet, each drop once."""
+        # A save that takes long (the other process writes) must not hold up who asks: nothing is counted twice unless it
+        # ends in just this moment.
+        is_alone = self._saving.acquire(timeout=READ_PATIENCE_S)
+        try:
+            counts = self._store.counts()
+            with self._lock:
+                records = dict(self._records)
+        finally:
+            if is_alone:
+                self._saving.release()
+        for (directory, reason), number in records.items():
+            own = counts.setdefault(directory, Counts())
+            own.dropped[reason] = own.dropped.get(reason, 0) + number
+            own.never_stored += number
+        return counts
 
     def save(self) -> None:
-        drops = self.unsaved()
+        with self._saving:
+            self._save()
+
+    def _save(self) -> None:
+        with self._lock:
+            drops = dict(self._records)
         if not drops:
             return
         changes = [Change(d, Fate.DROPPED, reason, records) for (d, reason), records in drops.items()]

@@ -104,10 +104,7 @@ class CaptureStorage:
     def ledger(self, collectors: Mapping[str, CollectorView], sync_error: str) -> dict[str, Any]:
         """The Ledger of docs/architecture.md. `collectors` by directory; others appear for what they left behind."""
         written = self.writer.stored()  # before the counts: what is synced in between was stored before
-        counts = self._store.counts() if self._store else {}
-        for (directory, reason), records in self.writer.unsaved_drops().items():
-            dropped = counts.setdefault(directory, Counts()).dropped
-            dropped[reason] = dropped.get(reason, 0) + records
+        counts = self.writer.counts()
         rows, backlog = [], Waiting()
         for directory in sorted(self._before.keys() | written.keys() | collectors.keys() | counts.keys()):
             stored = _sum(self._before.get(directory, Waiting()), written.get(directory, Waiting()))

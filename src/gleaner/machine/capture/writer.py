@@ -25,7 +25,7 @@ from gleaner.machine.capture.directory import Waiting
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.drops import Drops
 from gleaner.machine.capture.files import Files
-from gleaner.machine.capture.ledger import DropReason, LedgerStore
+from gleaner.machine.capture.ledger import Counts, DropReason, LedgerStore
 from gleaner.machine.capture.settle import Fate, Settled, Settler, Work
 from gleaner.machine.capture.sink import Sink
 from gleaner.machine.capture.trouble import explain, reason_of
@@ -209,9 +209,9 @@ class Writer:
                 for hour, written in list(channel.sink.written_by_hour.items())
             }
 
-    def unsaved_drops(self) -> dict[tuple[str, DropReason], int]:
-        """Drops that are not in the ledger's file yet (the disk may be full)."""
-        return self._drops.unsaved()
+    def counts(self) -> dict[str, Counts]:
+        """The ledger's counts, with the drops that are not in its file yet (the disk may be full)."""
+        return self._drops.counts()
 
     def error_of(self, directory: str) -> str:
         channel = self._channels.get(directory)
