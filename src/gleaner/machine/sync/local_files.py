@@ -10,16 +10,16 @@ import os
 import sqlite3
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
 from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore, leave, sync_directories
+from gleaner.machine.sync.outgoing import Amounts, LocalFile, Outgoing, packed
 from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
 from gleaner.machine.sync.sealed import SealedFiles
 from gleaner.machine.sync.settings import SyncSettings
@@ -32,45 +32,13 @@ from gleaner.wire.capture_file import (
     is_one_record,
 )
 from gleaner.wire.ids import CaptureIdHasher, capture_id
-from gleaner.wire.sync_frames import BATCH_BYTES, BATCH_ENTRIES, SMALL_FILE_BYTES, Entry, EntryKind, Result, Status
+from gleaner.wire.sync_frames import BATCH_ENTRIES, Entry, EntryKind, Result, Status
 
 _HASH_CHUNK = 1024 * 1024
-# Compressed data that is hardly smaller is not worth the app's time.
-_WORTH_PACKING = 0.9
-_LEAST_PACKED = 256
 _KNOWN_HEADERS = 256
+_UNREADABLE_REMEMBERED = 256
 _HEADER_PEEK = 64 * 1024
 _DAMAGED_HINT = "the file was damaged on this machine's disk; the app could not have read it either"
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file as it was read: what the ledger counts, and how to know it again."""
-
-    candidate: Candidate
-    entry: Entry
-    records: int
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """One batch: the files and the bytes to send, in the same order."""
-
-    files: tuple[LocalFile, ...]
-    payloads: tuple[bytes, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(p) for p in self.payloads)
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """How much one batch may hold, and how it may travel."""
-
-    batch_bytes: int = BATCH_BYTES
-    small_file_bytes: int = SMALL_FILE_BYTES
-    compress: bool = False
 
 
 class LocalFiles:
@@ -95,6 +63,10 @@ class LocalFiles:
         """Files that the app has and that cannot be removed (read-only disk), or that nobody here has the key of: not
         tried again and again."""
         self._sealed = SealedFiles(settings.keyring, log)
+        self.problems = 0
+        """How many files could not be sent so far: set aside, or not readable."""
+        self._last_problem = ""
+        self._unreadable: set[str] = set()
         self._headers: dict[bytes, bool] = {}
         """Headers of binary captures that were read before; whether they are sealed."""
 
@@ -126,7 +98,7 @@ class LocalFiles:
                 if candidate.size > amounts.small_file_bytes:
                     big.append(candidate)
                 elif (loaded := self.load(candidate)) is not None:
-                    file, payload = _packed(*loaded) if amounts.compress else loaded
+                    file, payload = packed(*loaded) if amounts.compress else loaded
                     taken.add(candidate.path)
                     files.append(file)
                     payloads.append(payload)
@@ -164,8 +136,10 @@ class LocalFiles:
                 while chunk := file.read(_HASH_CHUNK):
                     hasher.update(chunk)
                     size += len(chunk)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            self._log.debug("cannot read %s: %s", candidate.path, error)
+            self._note_unreadable(candidate, error)
             return None
         return LocalFile(candidate, self._entry(candidate, path, hasher.hexdigest(), size), 0)
 
@@ -198,20 +172,43 @@ class LocalFiles:
     def _read(self, candidate: Candidate) -> bytes | None:
         try:
             handle = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                self._log.debug("cannot read %s: %s", candidate.path, error)
+            self._note_unreadable(candidate, error)
             return None
         try:
             content = os.read(handle, candidate.size + 1)  # a file that grew is seen by its id or its size
             while len(content) < candidate.size and (more := os.read(handle, candidate.size + 1 - len(content))):
                 content += more
         except OSError as error:
-            self._log.debug("cannot read %s: %s", candidate.path, error)
+            self._note_unreadable(candidate, error)
             return None
         finally:
             os.close(handle)
+        if self._unreadable:
+            self._unreadable.discard(candidate.path)
         return content
+
+    def _note_unreadable(self, candidate: Candidate, error: OSError) -> None:
+        """It stays and is tried again with every pass; said once for as long as there are such files."""
+        self._note_problem(f"{candidate.path} cannot be read ({error.strerror}): give the machine's user the right to")
+        if not self._unreadable:
+            self._log.warning("%s", self._last_problem)
+        if len(self._unreadable) < _UNREADABLE_REMEMBERED:
+            self._unreadable.add(candidate.path)
+
+    def _note_problem(self, words: str) -> None:
+        self.problems += 1
+        self._last_problem = words
+
+    def words_since(self, problems: int) -> str:
+        """What to say to somebody for whom everything should have been sent since `problems` was read; "" if it was."""
+        count = self.problems - problems
+        if count <= 0:
+            return ""
+        what = "one file was not sent" if count == 1 else f"{count} files were not sent, the last one"
+        return f"{what}: {self._last_problem}"
 
     def _is_tagged(self, directory: str) -> bool:
         """By the header of one capture: a collector gives all its files the same tags. Or by the directory's names."""
@@ -334,9 +331,11 @@ class LocalFiles:
             target = set_aside_target(self._settings.root, Path(candidate.path))
             write_reason(target, message, hint)
         except OSError as error:
+            self._note_problem(f"{candidate.path}: {message} {hint}")
             self._log.warning("%s cannot be sent (%s) and cannot be set aside: %s", candidate.path, message, error)
             self._immovable[candidate.path] = None
             return
+        self._note_problem(f"{candidate.path}: {message} {hint} (it is in {target.parent} now)")
         self._log.warning("set %s aside as %s: %s %s", candidate.path, target, message, hint)
         self._let_go([(candidate, str(target), self._change(candidate, Fate.SET_ASIDE, why, records))])
 
@@ -369,17 +368,6 @@ class LocalFiles:
                 gone.append(file.path)
             sync_directories({path[: path.rfind("/")] for path in gone})
             self._gone += gone
-
-
-def _packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:
-    """Compressed, if the file holds readings and that makes it smaller."""
-    is_readings = file.candidate.kind is EntryKind.CAPTURE and not is_binary_path(file.entry.path.rpartition("/")[0])
-    if not is_readings or len(content) < _LEAST_PACKED:
-        return file, content
-    packed = zlib.compress(content, 1)
-    if len(packed) > len(content) * _WORTH_PACKING:
-        return file, content
-    return replace(file, entry=replace(file.entry, packed=len(packed))), packed
 
 
 def merged(changes: Iterable[Change]) -> list[Change]:

@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,10 +30,9 @@ from gleaner.machine.sync.backoff import Backoff
 from gleaner.machine.sync.flow import Flow, Throttle
 from gleaner.machine.sync.link import LinkError, open_link
 from gleaner.machine.sync.local_files import LocalFiles
-from gleaner.machine.sync.scan import Candidate, path_tags
+from gleaner.machine.sync.requests import Requests, parse_upload
 from gleaner.machine.sync.sender import Meter, Sender, first_error
 from gleaner.machine.sync.settings import SyncSettings, line
-from gleaner.wire.sync_frames import EntryKind, Status
 
 # While the app's host does not answer at all, its port is tried in between, so that nobody waits out a minute of
 # back-off after the app has come back.
@@ -86,14 +84,14 @@ class SyncProcess:
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
         self._poked = asyncio.Event()
-        self._manual: list[int] = []
-        self._side_tasks: set[asyncio.Task[None]] = set()
+        self._requests = Requests(
+            self, self._files, self._reading, lambda number, error: emit(line("done", id=number, error=error))
+        )
         self.passes = 0
 
     def shut_down(self) -> None:
         """Waits for disk work that is under way. Call after `run` has ended."""
-        for task in self._side_tasks:
-            task.cancel()
+        self._requests.cancel()
         self._reading.shutdown()
         self._settling.shutdown()
 
@@ -132,9 +130,9 @@ class SyncProcess:
                 self._poked.set()
                 self._wanted.set()
             case {"type": "sync", "id": int(number)}:
-                self._spawn(self._manual_sync(number))
-            case {"type": "upload", "id": int(number), "path": str(path), **rest}:
-                self._spawn(self._upload(number, path, rest.get("tags", []), rest.get("dataset_ids", [])))
+                self._requests.sync(number)
+            case {"type": "upload", "id": int(number), "path": str(), **rest}:
+                self._requests.upload(number, parse_upload({**rest, "path": command["path"]}))
             case _:
                 self._log.warning("unknown control message %r", command.get("type"))
 
@@ -189,27 +187,50 @@ class SyncProcess:
             await writer.wait_closed()
         return True
 
+    # --- for requests ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        return self._sender is not None
+
+    async def reach(self) -> Sender:
+        self._poked.set()
+        try:
+            async with asyncio.timeout(MANUAL_PATIENCE_S):
+                while (sender := self._sender) is None:
+                    await self._connected.wait()
+        except TimeoutError:
+            raise LinkError(f"not connected to the app: {self._error}") from None
+        self._poked.clear()
+        return sender
+
+    def want_pass(self) -> None:
+        self._wanted.set()
+
     # --- work --------------------------------------------------------------------------------------------------------
 
     async def _pass_loop(self, sender: Sender) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            manual, self._manual = self._manual, []
+            syncs = self._requests.take_syncs()
+            problems = self._files.problems
             started_ns = time.time_ns()
             self._looked_ns = started_ns
             try:
                 sent = await sender.run_pass()
                 self._looked_ns = None
-                if manual:
+                if syncs:
                     await sender.big_files_sent()
             except LinkError:
-                self._manual = manual + self._manual  # taken up again by the next link
+                self._requests.give_back(syncs)  # taken up again by the next link
                 raise
             self.passes += 1
             emit(line("pass", started_ns=started_ns, sent=sent))
-            for number in manual:
-                emit(line("done", id=number, error=""))
+            error = self._files.words_since(problems)
+            for each in syncs:
+                if not each.done():
+                    each.set_result(error)
 
     async def _new_loop(self, sender: Sender) -> None:
         """While a pass works on a backlog, sends what is captured meanwhile before it."""
@@ -234,56 +255,6 @@ class SyncProcess:
             if files_per_s or was_sending:
                 emit(line("rate", files_per_s=round(files_per_s, 2), bytes_per_s=round(bytes_per_s)))
             was_sending = files_per_s > 0
-
-    async def _manual_sync(self, number: int) -> None:
-        if await self._wait_connected(number):
-            self._manual.append(number)
-            self._wanted.set()
-
-    async def _upload(self, number: int, path: str, tags: list[str], dataset_ids: list[str]) -> None:
-        if not await self._wait_connected(number) or self._sender is None:
-            return
-        status = await asyncio.to_thread(os.stat, path)
-        candidate = Candidate(
-            path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_mtime_ns, status.st_ino
-        )
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._reading, self._files.load, candidate)
-        if loaded is None:
-            emit(line("done", id=number, error=f"{path} cannot be read"))
-            return
-        file, content = loaded
-        # Viam's rule: the service's tags are for what it captures itself, not for what is uploaded through it.
-        all_tags = tuple(dict.fromkeys((*path_tags(path)[0], *tags)))
-        file = replace(file, entry=replace(file.entry, tags=all_tags, dataset_ids=tuple(dataset_ids)))
-        try:
-            ack = await self._sender.send_file(file, content)
-        except LinkError as error:
-            emit(line("done", id=number, error=str(error)))
-            return
-        refused = [r for r in (ack.results if ack else ()) if r.status is Status.REJECTED]
-        emit(line("done", id=number, error=" ".join((refused[0].message, refused[0].hint)) if refused else ""))
-
-    async def _wait_connected(self, number: int) -> bool:
-        self._poked.set()
-        try:
-            async with asyncio.timeout(MANUAL_PATIENCE_S):
-                await self._connected.wait()
-        except TimeoutError:
-            emit(line("done", id=number, error=f"not connected to the app: {self._error}"))
-            return False
-        self._poked.clear()
-        return True
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._side_tasks.add(task)
-        task.add_done_callback(self._side_done)
-
-    def _side_done(self, task: asyncio.Task[None]) -> None:
-        self._side_tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("a request of the machine failed: %s: %s", type(error).__name__, error)
 
 
 async def _lock(root: Path) -> int:

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from gleaner.machine.sync.lanes import Lane
 from gleaner.machine.sync.link import Answer, Link, LinkError
-from gleaner.machine.sync.local_files import Amounts, LocalFile, LocalFiles, Outgoing
+from gleaner.machine.sync.local_files import LocalFiles
+from gleaner.machine.sync.outgoing import Amounts, LocalFile, Outgoing
 from gleaner.machine.sync.scan import Candidate, Shelf
 from gleaner.wire.sync_frames import SMALL_FILE_BYTES, Ack, Batch, Offset, Piece, PieceAck, Result, Resume, Status
 
