@@ -29,7 +29,7 @@ from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.sensor_data import encode_binary
 from rig.app import HOST, App, running_app
-from rig.lines import running_line
+from rig.lines import running_delay
 from rig.peers import NoPeers, Server, ssh_server, timed
 from rig.sender import running_sender
 
@@ -128,6 +128,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
         made = folder / "made"
         shutil.rmtree(made, ignore_errors=True)
         put_files(made, count, size)
+        app.wait_idle()
         rates.setdefault(name, []).append(count / send(made, count))
 
     with contextlib.ExitStack() as stack:
@@ -138,9 +139,10 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
             with contextlib.suppress(NoPeers):
                 peers = _peers(stack, folder)
         send = stack.enter_context(gleaner.running())
-        line = stack.enter_context(running_line(HOST, app.port, "--delay-ms", "50"))
+        line = stack.enter_context(running_delay(HOST, app.port, 50))
         far = stack.enter_context(Gleaner(app, folder / "far", f"https://127.0.0.1:{line.port}").running())
         note("warm", send, 500, SMALL_BYTES)
+        note("warm_100ms", far, 500, SMALL_BYTES)
         gleaner.cpu_us.clear()
         gleaner.app_cpu_us.clear()
         for _ in range(chosen.rounds):

@@ -43,6 +43,14 @@ class App:
     def cpu_s(self) -> float:
         return cpu_s(self.pid)
 
+    def wait_idle(self) -> None:
+        """Until thumbnails and indexes are made: what is measured next shall not share the processor with them."""
+        while True:
+            before = self.cpu_s()
+            time.sleep(0.3)
+            if self.cpu_s() - before < 0.03:
+                return
+
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far."""

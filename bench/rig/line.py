@@ -1,7 +1,7 @@
 """A line between machine and app, in a process of its own: `python bench/rig/line.py TARGET_HOST TARGET_PORT …`.
 
-`--delay-ms` delays each direction without limiting it; `--bytes-per-s` limits each direction as a slow line does, with a
-buffer of `--buffer` bytes in front; `--cut-every-s` aborts every connection again and again, and loses what is on the way.
+`--bytes-per-s` limits each direction as a slow line does, with a buffer of `--buffer` bytes in front; `--cut-every-s` aborts
+every connection again and again, and loses what is on the way. (`rig/delay.py` plays a fast and long line.)
 Prints its port; then, whenever a line comes on stdin, JSON: bytes that came in from the machine, that went out to the
 app, seconds in which the line was busy, cuts. Ends with its stdin.
 """
@@ -15,12 +15,9 @@ import json
 import socket
 import sys
 import time
-from collections import deque
 from dataclasses import asdict, dataclass
 
-CHUNK = 256 * 1024
-# As fast as a direction may run ahead of its own delay: 100 ms at 20 Gbit/s.
-DELAYED_BYTES = 256 * 1024 * 1024
+CHUNK = 1400
 
 
 @dataclass
@@ -59,9 +56,7 @@ class Line:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.connections += 1
         try:
-            far_reader, far_writer = await asyncio.open_connection(
-                self._chosen.host, self._chosen.port, limit=self._chunk
-            )
+            far_reader, far_writer = await asyncio.open_connection(self._chosen.host, self._chosen.port, limit=CHUNK)
         except OSError:
             writer.transport.abort()
             return
@@ -78,50 +73,19 @@ class Line:
             for end in pair:
                 end.transport.abort()
 
-    @property
-    def _chunk(self) -> int:
-        return 1400 if self._chosen.bytes_per_s else CHUNK
-
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Limit, name: str) -> None:
         """Ends when either side does."""
-        pieces: deque[tuple[float, bytes]] = deque()
-        arrived = asyncio.Event()
-        delay_s = self._chosen.delay_ms / 1000
-
-        async def deliver() -> None:
-            while True:
-                await arrived.wait()
-                while pieces:
-                    due, data = pieces.popleft()
-                    if (wait := due - time.monotonic()) > 0:
-                        await asyncio.sleep(wait)
-                    if not data:
-                        with contextlib.suppress(OSError):
-                            writer.write_eof() if writer.can_write_eof() else None
-                        return
-                    if writer.is_closing():
-                        return
-                    writer.write(data)
-                    self._count(name, len(data))
-                    with contextlib.suppress(OSError):
-                        await writer.drain()
-                arrived.clear()
-
-        delivery = asyncio.create_task(deliver())
-        try:
-            while data := await reader.read(self._chunk):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(CHUNK):
                 if name == "up":
                     self.counts.up_in += len(data)
                 await limit.take(len(data))
-                pieces.append((time.monotonic() + delay_s, data))
-                arrived.set()
-            pieces.append((time.monotonic() + delay_s, b""))
-            arrived.set()
-            await delivery
-        except OSError:
-            pass
-        finally:
-            delivery.cancel()
+                if writer.is_closing():
+                    return
+                writer.write(data)
+                self._count(name, len(data))
+                await writer.drain()
+            writer.write_eof()
 
     def _count(self, name: str, size: int) -> None:
         if name == "up":
@@ -147,7 +111,6 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--bytes-per-s", type=float, default=0)
     parser.add_argument("--buffer", type=int, default=0)
     parser.add_argument("--cut-every-s", type=float, default=0)
@@ -157,7 +120,7 @@ async def main() -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chosen.buffer)
     listener.bind(("127.0.0.1", 0))
     line = Line(chosen)
-    server = await asyncio.start_server(line.serve, sock=listener, limit=line._chunk)
+    server = await asyncio.start_server(line.serve, sock=listener, limit=CHUNK)
     print(listener.getsockname()[1], flush=True)
     cutting = asyncio.create_task(line.cut()) if chosen.cut_every_s else None
     await line.report()

@@ -1,4 +1,4 @@
-"""Starts `rig/line.py` in a process of its own."""
+"""Starts `rig/line.py` and `rig/delay.py`, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,8 +27,20 @@ class RunningLine:
 
 @contextlib.contextmanager
 def running_line(host: str, port: int, *options: str) -> Iterator[RunningLine]:
-    script = Path(__file__).parent / "line.py"
-    command = [sys.executable, str(script), host, str(port), *options]
+    with _running("line.py", host, str(port), *options) as line:
+        yield line
+
+
+@contextlib.contextmanager
+def running_delay(host: str, port: int, delay_ms: float) -> Iterator[RunningLine]:
+    """Delays each direction and limits nothing; counts nothing."""
+    with _running("delay.py", host, str(port), str(delay_ms)) as line:
+        yield line
+
+
+@contextlib.contextmanager
+def _running(script: str, *options: str) -> Iterator[RunningLine]:
+    command = [sys.executable, str(Path(__file__).parent / script), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
