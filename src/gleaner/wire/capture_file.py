@@ -21,7 +21,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from gleaner.wire.sensor_data import varint
+from gleaner.wire.sensor_data import split_binary, varint
 
 if TYPE_CHECKING:  # imported where it is needed: sync sends our own files without it, and is 10 MB smaller
     from viam.proto.app.datasync import DataCaptureMetadata, SensorData
@@ -147,6 +147,20 @@ def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
     layout = find_layout(data)
     for span in layout.records:
         yield SensorData.FromString(_message(data, span, layout.sealed))
+
+
+def read_binary(data: bytes) -> tuple[bytes, bytes, memoryview] | None:
+    """(header message, serialized SensorMetadata, payload) of a binary capture that Gleaner wrote; None: `read_capture`.
+
+    Checks what `find_layout` checks. Raises CaptureFileError.
+    """
+    layout = find_layout(data)
+    if not layout.sealed or len(layout.records) != 1:
+        return None
+    view = memoryview(data)
+    [span] = layout.records
+    parts = split_binary(view[span.start : span.end - SEAL_BYTES])
+    return None if parts is None else (_message(data, layout.header, sealed=True), *parts)
 
 
 def header_size(data: bytes) -> int:

@@ -56,6 +56,35 @@ def encode_binary(requested_ns: int, received_ns: int, payload: bytes, annotatio
     return encode_metadata(requested_ns, received_ns, annotations) + b"\x1a" + varint(len(payload)), payload
 
 
+def split_binary(body: memoryview) -> tuple[bytes, memoryview] | None:
+    """(serialized SensorMetadata, payload) of a record as `encode_binary` makes it; None: another message, let protobuf look.
+
+    Protobuf's parser copies a payload three times until it is bytes in Python.
+    """
+    metadata = _field_end(body, 0, 0x0A)
+    if metadata is None:
+        return None
+    payload = _field_end(body, metadata[1], 0x1A)
+    if payload is None or payload[1] != len(body):
+        return None
+    return bytes(body[metadata[0] : metadata[1]]), body[payload[0] : payload[1]]
+
+
+def _field_end(body: memoryview, at: int, key: int) -> tuple[int, int] | None:
+    """Start and end of the length-delimited field with this key that begins at `at`."""
+    if at >= len(body) or body[at] != key:
+        return None
+    size = shift = 0
+    for index in range(at + 1, min(at + 11, len(body))):
+        byte = body[index]
+        size |= (byte & 127) << shift
+        if byte < 128:
+            end = index + 1 + size
+            return (index + 1, end) if end <= len(body) else None
+        shift += 7
+    return None
+
+
 def encode_value(value: Any) -> bytes:
     """`google.protobuf.Value`. Raises TypeError for what JSON has no word for."""
     kind = type(value)

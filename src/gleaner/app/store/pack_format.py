@@ -93,8 +93,9 @@ class RecordWriter:
         seen, number = 0, 0
         for chunk in payload.chunks():
             seen += len(chunk)
+            view = memoryview(chunk)
             for start in range(0, len(chunk), SEGMENT_BYTES):
-                segment = chunk[start : start + SEGMENT_BYTES]
+                segment = view[start : start + SEGMENT_BYTES]
                 yield self._cipher.encrypt(_NONCE.pack(offset, number), segment, bound)
                 number += 1
         if seen != size:

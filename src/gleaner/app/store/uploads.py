@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from viam.proto.app.datasync import DataCaptureMetadata, DataType, MimeType, SensorData, SensorMetadata, UploadMetadata
@@ -32,11 +34,12 @@ from gleaner.app.store.records import (
     clean_tags,
     derived_key,
 )
-from gleaner.wire.capture_file import CaptureFileError, read_capture
+from gleaner.wire.capture_file import CaptureFileError, read_binary, read_capture
 
 # Viam's documented limit for one tabular reading.
 MAX_READING_BYTES = 4 << 20
 
+_NO_PATH = PurePosixPath()
 _OLD_MIME_TYPES = {
     MimeType.MIME_TYPE_IMAGE_JPEG: "image/jpeg",
     MimeType.MIME_TYPE_IMAGE_PNG: "image/png",
@@ -109,8 +112,14 @@ def from_file(
 def from_capture_file(data: bytes, place: Place, key: bytes, now_ns: int, tags: Sequence[str] = ()) -> Upload | None:
     """A `.capture` file as it lies on the machine's disk; None if it holds no readings. Raises InvalidInput."""
     try:
+        if binary := read_binary(data):
+            header, sensor, content = binary
+            metadata = _upload_metadata(header, tuple(tags))
+            if metadata.type == DataType.DATA_TYPE_BINARY_SENSOR:
+                described, payload = SensorMetadata.FromString(sensor), MemoryPayload(bytes(content))
+                return from_stream(metadata, described, payload, place, now_ns, idempotency_key=key)
         capture = read_capture(data)
-    except CaptureFileError as err:
+    except (CaptureFileError, DecodeError) as err:
         raise InvalidInput(f"Not a readable capture file: {err}", "It stays on the machine; look at it there.") from err
     if not capture.records:
         return None
@@ -155,7 +164,7 @@ def _item(
 ) -> Upload:
     """`times_ns` is (requested, received, now); what is missing falls back to the next one."""
     requested, received, now = times_ns
-    path = PurePosixPath(metadata.file_name.replace("\\", "/"))
+    path = PurePosixPath(metadata.file_name.replace("\\", "/")) if metadata.file_name else _NO_PATH
     extension = metadata.file_extension or path.suffix
     found = sniff.sniff(payload.head(sniff.HEAD_BYTES), mime_type=declared_mime, file_ext=extension)
     extension = _dotted(extension) or sniff.extension_of(found.mime_type)
@@ -229,6 +238,12 @@ def _readings(
 def _source(metadata: UploadMetadata, place: Place) -> tuple[str, ...]:
     owner = place.part_id or place.organization_id
     return owner, metadata.component_type, metadata.component_name, metadata.method_name
+
+
+@lru_cache(maxsize=256)
+def _upload_metadata(header: bytes, tags: tuple[str, ...]) -> UploadMetadata:
+    """All files of a collector begin with the same header. Not to be changed by who gets it."""
+    return as_upload_metadata(DataCaptureMetadata.FromString(header), tags)
 
 
 def as_upload_metadata(capture: DataCaptureMetadata, tags: Sequence[str]) -> UploadMetadata:
