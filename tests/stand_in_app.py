@@ -55,6 +55,8 @@ class StandInApp:
         self.hold.set()
         """While cleared, frames are read and not answered."""
         self.extra_answers: list[Frame] = []
+        self.repeat_answers = False
+        """Every answer comes twice."""
         self.break_piece_at: int | None = None
         self.compression = ""
         """What it says in the handshake that it takes compressed."""
@@ -111,7 +113,8 @@ class StandInApp:
                 await self.hold.wait()
                 for extra in self.extra_answers:
                     await connection.send(encode(extra))
-                await connection.send(encode(answer))
+                for _ in range(1 + self.repeat_answers):
+                    await connection.send(encode(answer))
         except ConnectionClosed:
             pass
 

@@ -44,6 +44,11 @@ def proxy_for(url: str) -> Literal[True] | None:
     return None if is_loopback(urlsplit(url).hostname) else True
 
 
+def is_portal(status: int) -> bool:
+    """No Gleaner app answers a WebSocket's handshake with a page or a redirect; 511 is RFC 6585's word for a portal."""
+    return status < 400 or status == 511
+
+
 def portal_words(address: str, status: int) -> str:
     """What to say of an HTTP answer that no Gleaner app gives."""
     return (

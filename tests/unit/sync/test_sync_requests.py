@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sync_certificates import self_signed
 from sync_support import PICTURES, captures, ledger_row, picture_bytes, put, put_pictures, put_readings, syncing, until
 
 from gleaner.machine.capture.ledger import read_ledger
@@ -131,42 +132,88 @@ async def test_an_upload_that_the_app_rejects_says_why(
     assert done["error"] == "dataset d does not exist create it first"
 
 
+async def test_a_manual_sync_says_what_was_set_aside(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    bad = put_pictures(tmp_path, 5)[2]
+    app.judge = lambda e: Result(e.id, Status.REJECTED, "no picture", "look at it") if e.name == bad.name else None
+    async with syncing(tmp_path, app) as process:
+        process.handle({"type": "sync", "id": 9})
+        await until(lambda: any(line.get("id") == 9 for line in said))
+        error = next(line for line in said if line.get("id") == 9)["error"]
+        assert "one file was not sent" in error
+        assert "no picture look at it" in error
+        process.handle({"type": "sync", "id": 10})  # the file is settled: this one has nothing to complain of
+        await until(lambda: {"type": "done", "id": 10, "error": ""} in said)
+
+
+async def test_a_manual_sync_whose_line_dies_says_so_and_the_files_go_later(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "MANUAL_PATIENCE_S", 0.3)
+    put_pictures(tmp_path, 5)
+    app.hold.clear()
+    async with syncing(tmp_path, app) as process:
+        process.handle({"type": "sync", "id": 11})
+        await until(lambda: len(app.files) == 5)
+        app.hold.set()
+        app.lose_answers = 10**6
+        await app.stop()
+        await until(lambda: any(line.get("id") == 11 for line in said))
+        assert "not everything was sent" in next(line for line in said if line.get("id") == 11)["error"]
+        app.lose_answers = 0
+        await app.start()
+        await until(lambda: not captures(tmp_path))
+
+
+async def test_a_manual_sync_beside_a_scheduled_one_sends_nothing_twice(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    put_pictures(tmp_path, 300)
+    async with syncing(tmp_path, app) as process:
+        for number in range(20, 25):
+            process.handle({"type": "pass"})
+            process.handle({"type": "sync", "id": number})
+        await until(lambda: all({"type": "done", "id": n, "error": ""} in said for n in range(20, 25)))
+        assert not captures(tmp_path)
+    assert len(app.arrivals) == len(app.files) == 300
+
+
+async def test_an_upload_of_a_missing_file_says_so(tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]) -> None:
+    async with syncing(tmp_path, app) as process:
+        process.handle({"type": "upload", "id": 4, "path": str(tmp_path / "none.jpeg")})
+        await until(lambda: any(line.get("id") == 4 for line in said))
+    assert "none.jpeg" in next(line for line in said if line.get("id") == 4)["error"]
+
+
+async def test_an_upload_to_a_dataset_that_does_not_exist_is_an_error(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    path = put(tmp_path / "datasetUpload" / "x.jpeg", b"jpeg")
+    app.judge = lambda entry: Result(entry.id, Status.STORED, "There is no dataset d", "The file is stored.")
+    async with syncing(tmp_path, app) as process:
+        process.handle({"type": "upload", "id": 5, "path": str(path), "dataset_ids": ["d"]})
+        await until(lambda: any(line.get("id") == 5 for line in said))
+    assert next(line for line in said if line.get("id") == 5)["error"] == "There is no dataset d The file is stored."
+
+
+async def test_an_upload_survives_a_line_that_breaks(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    path = put(tmp_path / "datasetUpload" / "x.jpeg", b"jpeg")
+    app.lose_answers = 1
+    async with syncing(tmp_path, app) as process:
+        process.handle({"type": "upload", "id": 6, "path": str(path)})
+        await until(lambda: {"type": "done", "id": 6, "error": ""} in said)
+    assert len(app.files) == 1
+
+
 # --- TLS -------------------------------------------------------------------------------------------------------------
 
 
-def authority(name: str) -> tuple[bytes, bytes]:
-    """A certificate for 127.0.0.1 that is its own authority, and its key; PEM."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), private
-
-
 async def test_only_the_pinned_authority_is_trusted(tmp_path: Path, said: list[dict[str, Any]]) -> None:
-    certificate, key = authority("ours")
-    other, _ = authority("theirs")
+    certificate, key = self_signed("ours")
+    other, _ = self_signed("theirs")
     (tmp_path / "both.pem").write_bytes(certificate + key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "both.pem")

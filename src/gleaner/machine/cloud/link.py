@@ -21,7 +21,7 @@ from gleaner.machine.cloud.configuration import platform_name
 from gleaner.machine.cloud.connection import client_tls, http_credentials
 from gleaner.machine.cloud.pipes import Pipes
 from gleaner.machine.cloud.reachability import Reachability, backoff_s
-from gleaner.machine.dial import StraightConnect, certificate_problem, portal_words, proxy_for
+from gleaner.machine.dial import StraightConnect, certificate_problem, is_portal, portal_words, proxy_for
 from gleaner.wire.link import MAX_FRAME_BYTES, PATH, STATUS_INTERVAL_S, Hello, Status, is_notice
 from gleaner.wire.machine_config import CloudConfig, ConfigProblem
 
@@ -149,6 +149,6 @@ def _explain_status(error: InvalidStatus, address: str) -> str:
         return (
             "the app does not accept this machine's secret: make a new one on its CONNECT page and replace machine.json"
         )
-    if code < 400:
+    if is_portal(code):
         return portal_words(address, code)
     return f"the app answers HTTP {code}"

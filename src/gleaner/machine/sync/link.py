@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from gleaner.machine.dial import StraightConnect, certificate_problem, portal_words, proxy_for
+from gleaner.machine.dial import StraightConnect, certificate_problem, is_portal, portal_words, proxy_for
 from gleaner.machine.sync.flow import Flow, Sent, Throttle
 from gleaner.machine.sync.lanes import Lane, Lanes
 from gleaner.machine.sync.settings import SyncSettings
@@ -212,7 +212,7 @@ def _status_error(status: int, settings: SyncSettings) -> LinkError:
         )
     if status == 404:
         return Refused(f"{settings.web_address} has no /api/sync: is web_address the address of a Gleaner app?")
-    if status < 400:
+    if is_portal(status):
         return LinkError(portal_words(settings.web_address, status))
     return LinkError(f"the app at {settings.web_address} answers {status}, it may be starting or overloaded")
 

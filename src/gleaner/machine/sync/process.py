@@ -214,7 +214,6 @@ class SyncProcess:
             await self._wanted.wait()
             self._wanted.clear()
             syncs = self._requests.take_syncs()
-            problems = self._files.problems
             started_ns = time.time_ns()
             self._looked_ns = started_ns
             try:
@@ -227,10 +226,9 @@ class SyncProcess:
                 raise
             self.passes += 1
             emit(line("pass", started_ns=started_ns, sent=sent))
-            error = self._files.words_since(problems)
             for each in syncs:
                 if not each.done():
-                    each.set_result(error)
+                    each.set_result(None)
 
     async def _new_loop(self, sender: Sender) -> None:
         """While a pass works on a backlog, sends what is captured meanwhile before it."""

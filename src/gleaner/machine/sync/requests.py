@@ -47,7 +47,7 @@ class Requests:
         self._files = files
         self._reading = reading
         self._done = done
-        self._syncs: list[asyncio.Future[str]] = []
+        self._syncs: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def sync(self, number: int) -> None:
@@ -62,12 +62,12 @@ class Requests:
 
     # --- for the passes ----------------------------------------------------------------------------------------------
 
-    def take_syncs(self) -> list[asyncio.Future[str]]:
-        """Who waits for the pass that begins now; each is told what it did not send, or given back."""
+    def take_syncs(self) -> list[asyncio.Future[None]]:
+        """Who waits for the pass that begins now: each is done with it, or given back."""
         taken, self._syncs = self._syncs, []
         return taken
 
-    def give_back(self, syncs: list[asyncio.Future[str]]) -> None:
+    def give_back(self, syncs: list[asyncio.Future[None]]) -> None:
         """The connection broke: the next pass is theirs."""
         self._syncs = [each for each in syncs if not each.done()] + self._syncs
 
@@ -88,8 +88,9 @@ class Requests:
         self._done(number, error)
 
     async def _sync(self) -> str:
+        problems = self._files.problems
         await self._line.reach()
-        passed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._syncs.append(passed)
         self._line.want_pass()
         try:
@@ -101,7 +102,7 @@ class Requests:
             raise LinkError(f"not everything was sent: {error}; sync goes on by itself") from error
         finally:
             passed.cancel()
-        return passed.result()
+        return self._files.words_since(problems)
 
     async def _upload(self, upload: Upload) -> str:
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
