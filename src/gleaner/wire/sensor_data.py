@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, SupportsFloat
 
 NANOS = 1_000_000_000
 _SMALL = tuple(bytes((n,)) for n in range(128))
 _NUMBERS = frozenset((float, int))
+_FIVE_BYTES = 1 << 28
 _DOUBLE = struct.Struct("<d")
 # A template is generated code: readings beyond this many numbers go the general way.
 MAX_TEMPLATE_NUMBERS = 512
@@ -37,15 +39,31 @@ def _timestamp(time_ns: int) -> bytes:
     if time_ns < 0:
         raise ValueError(f"a capture time before 1970 cannot be stored: {time_ns} ns")
     seconds, nanos = divmod(time_ns, NANOS)
-    return (b"\x08" + varint(seconds) if seconds else b"") + (b"\x10" + varint(nanos) if nanos else b"")
+    if nanos >= _FIVE_BYTES:  # three of four; written out, because each record has two of them
+        return b"%b\x10%c%c%c%c%c" % (
+            _seconds(seconds),
+            nanos & 127 | 128,
+            nanos >> 7 & 127 | 128,
+            nanos >> 14 & 127 | 128,
+            nanos >> 21 & 127 | 128,
+            nanos >> 28,
+        )
+    return _seconds(seconds) + (b"\x10" + varint(nanos) if nanos else b"")
+
+
+@lru_cache(maxsize=4)
+def _seconds(seconds: int) -> bytes:
+    return b"\x08" + varint(seconds) if seconds else b""
 
 
 def encode_metadata(requested_ns: int, received_ns: int, annotations: bytes = b"") -> bytes:
     """Field 1 of SensorData: both times (nanoseconds since the epoch) and serialized `Annotations`."""
-    requested, received = _timestamp(requested_ns), _timestamp(received_ns)
+    requested, received = _timestamp(requested_ns), _timestamp(received_ns)  # at most 23 bytes each
+    if not annotations:
+        size = len(requested) + len(received) + 4
+        return b"\x0a%c\x0a%c%b\x12%c%b" % (size, len(requested), requested, len(received), received)
     body = b"\x0a" + varint(len(requested)) + requested + b"\x12" + varint(len(received)) + received
-    if annotations:
-        body += b"\x22" + varint(len(annotations)) + annotations
+    body += b"\x22" + varint(len(annotations)) + annotations
     return b"\x0a" + varint(len(body)) + body
 
 
@@ -248,4 +266,4 @@ class ReadingEncoder:
     def encode(self, requested_ns: int, received_ns: int, fields: Mapping[str, Any]) -> bytes:
         """A tabular SensorData. Raises TypeError or OverflowError for a reading that cannot be stored."""
         body = self.struct_bytes(fields)
-        return encode_metadata(requested_ns, received_ns) + b"\x12" + varint(len(body)) + body
+        return b"%b\x12%b%b" % (encode_metadata(requested_ns, received_ns), varint(len(body)), body)

@@ -25,7 +25,8 @@ def encrypted_readings(count: int, key: bytes = KEY) -> bytes:
 
 def encrypted_picture(payload: bytes) -> bytes:
     sealer = FileSealer(KEY)
-    return b"".join([sealer.beginning, sealer.frame(BINARY, 0), *sealer.frames(frame(encode_binary(1, 2, payload)))])
+    pieces = sealer.frames(frame(encode_binary(1, 2, payload)))
+    return b"".join([sealer.beginning, sealer.frame(BINARY, 0), *(b"".join(piece) for piece in pieces)])
 
 
 async def test_encrypted_and_plain_captures_of_one_folder_arrive_alike(tmp_path: Path, app: StandInApp) -> None:

@@ -45,6 +45,8 @@ FRAME_HEAD_BYTES = _HEAD.size + 4
 FRAME_OVERHEAD_BYTES = FRAME_HEAD_BYTES + _TAG_BYTES
 # Pictures are encrypted piece by piece, so that a big one never lies in memory twice.
 PIECE_BYTES = 1024 * 1024
+# From here on, copying a part costs more than a frame of its own.
+BIG_PART_BYTES = 16 * 1024
 _MOST_FRAMES = 1 << 32
 
 
@@ -76,26 +78,31 @@ class FileSealer:
 
     def frame(self, plain: bytes, records: int) -> bytes:
         """One frame. Never the same twice: what failed to be written is encrypted anew."""
+        return b"".join(self._frame(plain, records))
+
+    def frames(self, parts: Sequence[bytes]) -> Iterator[list[bytes]]:
+        """One record as buffers to write; a big part is encrypted from where it is, in frames of its own."""
+        small: list[bytes] = []
+        for part in parts:
+            if len(part) < BIG_PART_BYTES:
+                small.append(part)
+                continue
+            view = memoryview(part)
+            for at in range(0, len(part), PIECE_BYTES):
+                yield [*self._small(small, 0), *self._frame(view[at : at + PIECE_BYTES], 0)]
+                small = []
+        yield self._small(small, 1)
+
+    def _small(self, parts: list[bytes], records: int) -> list[bytes]:
+        return self._frame(b"".join(parts), records) if parts or records else []
+
+    def _frame(self, plain: bytes | memoryview, records: int) -> list[bytes]:
         counter = self._counter
         if counter >= _MOST_FRAMES:
             raise OverflowError("an encrypted capture file has no room for more frames")
         self._counter = counter + 1
         head = _HEAD.pack(_MARK, records, counter, len(plain) + _TAG_BYTES)
-        return b"%b%b%b" % (head, _CHECKSUM.pack(crc32(head)), self._encrypt(_NONCE.pack(0, counter), plain, head))
-
-    def frames(self, parts: Sequence[bytes]) -> Iterator[bytes]:
-        """One record, in several frames if it is big."""
-        size = sum(map(len, parts))
-        if size <= PIECE_BYTES:
-            yield self.frame(b"".join(parts), 1)
-            return
-        left = size
-        for part in parts:
-            view = memoryview(part)
-            for at in range(0, len(part), PIECE_BYTES):
-                piece = bytes(view[at : at + PIECE_BYTES])
-                left -= len(piece)
-                yield self.frame(piece, int(left == 0))
+        return [head, _CHECKSUM.pack(crc32(head)), self._encrypt(_NONCE.pack(0, counter), plain, head)]
 
 
 @dataclass(frozen=True)

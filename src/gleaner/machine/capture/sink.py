@@ -275,5 +275,5 @@ def _single(sealer: FileSealer | None, header: bytes, framed: list[bytes]) -> It
         return
     beginning = [sealer.beginning, sealer.frame(header, 0)]
     for piece in sealer.frames(framed):
-        yield [*beginning, piece]
+        yield [*beginning, *piece]
         beginning = []
