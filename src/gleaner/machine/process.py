@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 _STOP_LIMIT_S = 4.5
 #: How long the start lines wait for resources before they say which are not ready yet.
 _START_WAIT_S = 10.0
+#: How often a machine with an app looks whether its setup file was replaced.
+_SETUP_LOOK_S = 3.0
 
 
 class CannotStart(Exception):
@@ -62,11 +64,13 @@ async def _run(
         if config.cloud is None:
             await machine.apply(config)
             machine.spawn(_follow_file(config_path, config, machine), "configuration file")
-        elif config.components or config.services:
-            _LOG.warning(
-                "%s has a cloud section: its components and services come from the app, those in the file are ignored",
-                config_path,
-            )
+        else:
+            machine.spawn(_follow_cloud(config_path, config, machine), "setup file")
+            if config.components or config.services:
+                _LOG.warning(
+                    "%s has a cloud section: its components and services come from the app, those in the file are ignored",
+                    config_path,
+                )
         machine.spawn(_announce(machine, say), "start lines")
         return await machine.exit
     except asyncio.CancelledError:
@@ -86,6 +90,36 @@ async def _follow_file(path: Path, config: MachineConfig, machine: Machine) -> N
         _LOG.info("%s changed: following it", path)
         _warn_of_misspelled(path, changed)
         await machine.apply(changed)
+
+
+async def _follow_cloud(path: Path, config: MachineConfig, machine: Machine) -> None:
+    """Begins anew with new credentials or addresses: who replaces a revoked secret need not know how to restart this."""
+    seen = await asyncio.to_thread(_stamp, path)
+    while True:
+        await asyncio.sleep(_SETUP_LOOK_S)
+        stamp = await asyncio.to_thread(_stamp, path)
+        if stamp in (seen, None):
+            continue
+        try:
+            changed = await asyncio.to_thread(read_config_file, path)
+        except ConfigProblem as problem:
+            _LOG.error("%s; the machine goes on with what it was started with", problem)
+            seen = stamp
+            continue
+        seen = stamp
+        if (changed.cloud, changed.network) != (config.cloud, config.network):
+            _LOG.info("%s changed: the machine starts again with it", path)
+            machine.end(Exit.RESTART)
+            return
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is edited or replaced; None while there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 async def _announce(machine: Machine, say: Callable[[str], None]) -> None:
