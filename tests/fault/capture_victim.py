@@ -12,6 +12,7 @@ from typing import Any
 
 from gleaner.machine.capture.collector import Collector, CollectorSettings
 from gleaner.machine.capture.methods import Blob, Call, Captured, Method
+from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.storage import CaptureStorage
 
 SENSORS, PICTURE_BYTES = 3, 20_000
@@ -40,11 +41,13 @@ async def main(root: Path, first: int) -> None:
     storage.open()
     storage.count_backlog()
     collectors = []
+    scheduler = Scheduler()
+    scheduler.start()
     for index in range(SENSORS):
         settings = CollectorSettings("rdk:component:sensor", f"s{index}", "Readings", 200, rotate_bytes=4096)
-        collectors.append(Collector(settings, None, Method(Source(first).reading), storage.writer, log))
+        collectors.append(Collector(settings, None, Method(Source(first).reading), storage.writer, scheduler, log))
     settings = CollectorSettings("rdk:component:camera", "cam", "GetImages", 50)
-    collectors.append(Collector(settings, None, Method(Source(first).picture, is_binary=True), storage.writer, log))
+    collectors.append(Collector(settings, None, Method(Source(first).picture, is_binary=True), storage.writer, scheduler, log))
     for collector in collectors:
         collector.start()
     while True:

@@ -7,6 +7,7 @@ Text frames are the JSON messages below. A binary frame is one piece of a byte p
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 _PIPE_ID = struct.Struct("<I")
@@ -47,14 +48,34 @@ class CollectorLedger(TypedDict):
     dropped: dict[str, int]
     frequency_hz: float
     last_error: str
+    skipped: NotRequired[int]
+    vetoed: NotRequired[int]
+    late_ms: NotRequired[Mapping[str, float] | None]
+
+
+class SyncRate(TypedDict):
+    files_per_s: float
+    bytes_per_s: float
+
+
+class DiskState(TypedDict):
+    size_bytes: int
+    free_bytes: int
+    state: Literal["ok", "thinning", "full"]
 
 
 class Ledger(TypedDict):
+    """What is not required came later than the first machines."""
+
     collectors: list[CollectorLedger]
     backlog_files: int
     backlog_bytes: int
     oldest_unsent: str | None
     sync_error: str
+    rate: NotRequired[SyncRate]
+    eta_s: NotRequired[float | None]
+    disk: NotRequired[DiskState]
+    counting: NotRequired[bool]
 
 
 EMPTY_LEDGER: Ledger = {

@@ -16,6 +16,7 @@ from gleaner.machine.capture.collector import Collector, CollectorSettings, comb
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.capture.methods import Call, Captured, Method
+from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.writer import Writer
 from gleaner.wire.capture_file import read_capture
 
@@ -60,12 +61,20 @@ Start = Callable[..., Awaitable[Collector]]
 
 
 @pytest.fixture
-async def start(writer: Writer) -> AsyncIterator[Start]:
+async def scheduler() -> AsyncIterator[Scheduler]:
+    scheduler = Scheduler()
+    scheduler.start()
+    yield scheduler
+    await asyncio.to_thread(scheduler.stop)
+
+
+@pytest.fixture
+async def start(writer: Writer, scheduler: Scheduler) -> AsyncIterator[Start]:
     started: list[Collector] = []
 
     async def start(driver: Driver, name: str = "imu", hz: float = 200, **options: Any) -> Collector:
         settings = CollectorSettings("rdk:component:sensor", name, "Readings", hz, **options)
-        collector = Collector(settings, driver, Method(driver.read), writer, LOG)
+        collector = Collector(settings, driver, Method(driver.read), writer, scheduler, LOG)
         collector.start()
         started.append(collector)
         return collector

@@ -67,6 +67,9 @@ def test_the_sum_holds_through_every_fate(tmp_path: Path) -> None:
         "dropped": {"queue_full": 3, "rejected": 2},
         "frequency_hz": 2.0,
         "last_error": "slow",
+        "skipped": 0,
+        "vetoed": 0,
+        "late_ms": None,
     }
     storage.close()
 

@@ -48,6 +48,9 @@ async def test_everything_arrives_once_and_goes_from_the_disk(tmp_path: Path, ap
         "dropped": {},
         "frequency_hz": 0,
         "last_error": "",
+        "skipped": 0,
+        "vetoed": 0,
+        "late_ms": None,
     }
     paths = {entry.path for entry, _ in app.files.values()}
     assert f"{READINGS}/a.capture" in paths

@@ -197,6 +197,20 @@ class CollectorModel(BaseModel):
     dropped: dict[str, int]
     frequency_hz: float
     last_error: str
+    skipped: int = Field(default=0, description="Ticks left out because the driver or the machine was late.")
+    vetoed: int = Field(default=0, description="Readings that the driver's own filter did not want kept.")
+    late_ms: dict[str, float] | None = Field(default=None, description="How late the last ticks began: p50 and p99.")
+
+
+class SyncRateModel(BaseModel):
+    files_per_s: float
+    bytes_per_s: float
+
+
+class DiskStateModel(BaseModel):
+    size_bytes: int
+    free_bytes: int
+    state: Literal["ok", "thinning", "full"]
 
 
 class LedgerModel(BaseModel):
@@ -205,6 +219,10 @@ class LedgerModel(BaseModel):
     backlog_bytes: int
     oldest_unsent: str | None
     sync_error: str
+    rate: SyncRateModel | None = None
+    eta_s: float | None = Field(default=None, description="Seconds until the backlog is sent at this rate.")
+    disk: DiskStateModel | None = None
+    counting: bool = Field(default=False, description="What earlier runs left is still being counted.")
 
 
 class PartStatusModel(BaseModel):

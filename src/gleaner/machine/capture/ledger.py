@@ -233,6 +233,9 @@ def collector_row(directory: str, stored: int, counts: Counts) -> dict[str, Any]
         "dropped": dict(sorted(counts.dropped.items())),
         "frequency_hz": 0.0,
         "last_error": "",
+        "skipped": 0,
+        "vetoed": 0,
+        "late_ms": None,
     }
 
 

@@ -15,6 +15,7 @@ from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
+from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.machine.capture.writer import DURABILITY_S, WriterOptions
@@ -63,6 +64,7 @@ class DataManager(DataManagerService):
         self._log = log
         options = WriterOptions(settings.durability_s, settings.keyring)
         self._storage = CaptureStorage(settings.capture_dir, log, options)
+        self._scheduler = Scheduler()
         self._collectors: dict[str, Collector] = {}
         self._problems: dict[str, str] = {}
         self._frequencies: dict[str, float] = {}
@@ -83,6 +85,7 @@ class DataManager(DataManagerService):
             # Its thread goes on without us, and must not hold the directory for ever.
             asyncio.get_running_loop().run_in_executor(None, self._storage.abandon)
             raise
+        self._scheduler.start()
         self._tasks = [
             asyncio.create_task(self._count_backlog(), name="count captures"),
             asyncio.create_task(self._schedule_sync(), name="schedule sync"),
@@ -99,6 +102,7 @@ class DataManager(DataManagerService):
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await stop_all(list(self._collectors.values()))
             self._collectors.clear()
+            await asyncio.to_thread(self._scheduler.stop)
             await self._stop_sync()
             await asyncio.to_thread(self._storage.close)
 
@@ -150,7 +154,7 @@ class DataManager(DataManagerService):
         for directory, (settings, resource) in wanted.items():
             if directory not in self._collectors:
                 method = find_method(settings.api, settings.method)
-                collector = Collector(settings, resource, method, self._storage.writer, self._log)
+                collector = Collector(settings, resource, method, self._storage.writer, self._scheduler, self._log)
                 collector.start()
                 self._collectors[directory] = collector
 
@@ -294,7 +298,13 @@ class DataManager(DataManagerService):
         """The Ledger of docs/architecture.md. Cheap: to be called every second or two."""
         views = {d: CollectorView(hz) for d, hz in self._frequencies.items()}
         for directory, collector in self._collectors.items():
-            views[directory] = CollectorView(collector.settings.frequency_hz, collector.last_error)
+            views[directory] = CollectorView(
+                collector.settings.frequency_hz,
+                collector.last_error,
+                collector.skipped_ticks,
+                collector.vetoed,
+                collector.lateness.percentiles_ms(),
+            )
         for directory, problem in self._problems.items():
             views[directory] = CollectorView(self._frequencies.get(directory, 0.0), problem)
         return self._storage.ledger(views, self._sync_error())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from gleaner.machine.capture.errors import BadCaptureParameters, MethodNotCapturable
 
@@ -56,6 +56,20 @@ class Method:
     read: Read
     is_binary: bool = False
     check: Check = _nothing_to_check
+    read_now: Callable[[Call], Captured] | None = None
+    """For a resource that `is_instant`: the same as `read`, in any thread and at once."""
+
+
+@runtime_checkable
+class InstantReadings(Protocol):
+    """A sensor that has its values at hand: it is read in the scheduler's thread, up to thousands of times a second."""
+
+    def readings_now(self, *, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `get_readings`, from any thread and without ever waiting."""
+
+
+def is_instant(resource: Any) -> bool:
+    return isinstance(resource, InstantReadings)
 
 
 def find_method(api: str, method: str) -> Method:
@@ -97,6 +111,11 @@ def _values(getter: str, shape: Callable[[Any], Mapping[str, Any]]) -> Method:
 async def _readings(call: Call) -> Captured:
     extra = {**call.params, **call.extra}
     readings = await call.resource.get_readings(extra=extra)
+    return {"readings": {key: plain_reading(value) for key, value in readings.items()}}
+
+
+def _readings_now(call: Call) -> Captured:
+    readings = call.resource.readings_now(extra={**call.params, **call.extra})
     return {"readings": {key: plain_reading(value) for key, value in readings.items()}}
 
 
@@ -163,7 +182,7 @@ def _position(answer: Any) -> dict[str, Any]:
 def _table() -> dict[tuple[str, str], Method]:
     from gleaner.machine.capture import pictures
 
-    readings = Method(_readings)
+    readings = Method(_readings, read_now=_readings_now)
     rows: dict[str, dict[str, Method]] = {
         "camera": {
             "ReadImage": Method(pictures.read_image, True, pictures.check_read_image),

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ class CollectorView:
 
     frequency_hz: float = 0.0
     last_error: str = ""
+    skipped: int = 0
+    vetoed: int = 0
+    late_ms: Mapping[str, float] | None = None
 
 
 class CaptureStorage:
@@ -111,7 +114,7 @@ class CaptureStorage:
             count = counts.get(directory, Counts())
             view = collectors.get(directory, CollectorView())
             row = collector_row(directory, stored.records, count)
-            rows.append({**row, "frequency_hz": view.frequency_hz, "last_error": view.last_error})
+            rows.append({**row, **asdict(view)})
             backlog.files += max(0, stored.files - count.synced.files - count.set_aside.files)
             backlog.size_bytes += max(0, stored.size_bytes - count.synced.size_bytes - count.set_aside.size_bytes)
         return {

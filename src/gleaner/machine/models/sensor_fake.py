@@ -47,6 +47,10 @@ class FakeSensor(Sensor):
     async def get_readings(
         self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **kwargs: Any
     ) -> Mapping[str, Any]:
+        return self.readings_now(extra=extra or {})
+
+    def readings_now(self, *, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Any thread: nothing here waits or changes."""
         now_s = self._clock()
         return {
             name: wave_value(value, now_s) if isinstance(value, Wave) else value

@@ -1114,12 +1114,31 @@ export interface components {
             frequency_hz: number;
             /** Last Error */
             last_error: string;
+            /**
+             * Late Ms
+             * @description How late the last ticks began: p50 and p99.
+             */
+            late_ms?: {
+                [key: string]: number;
+            } | null;
             /** Method */
             method: string;
+            /**
+             * Skipped
+             * @description Ticks left out because the driver or the machine was late.
+             * @default 0
+             */
+            skipped: number;
             /** Stored */
             stored: number;
             /** Synced */
             synced: number;
+            /**
+             * Vetoed
+             * @description Readings that the driver's own filter did not want kept.
+             * @default 0
+             */
+            vetoed: number;
             /** Waiting */
             waiting: number;
         };
@@ -1228,6 +1247,18 @@ export interface components {
              * @description May be `latest`.
              */
             wanted_version: string;
+        };
+        /** DiskStateModel */
+        DiskStateModel: {
+            /** Free Bytes */
+            free_bytes: number;
+            /** Size Bytes */
+            size_bytes: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "ok" | "thinning" | "full";
         };
         /**
          * Done
@@ -1524,8 +1555,21 @@ export interface components {
             backlog_files: number;
             /** Collectors */
             collectors: components["schemas"]["CollectorModel"][];
+            /**
+             * Counting
+             * @description What earlier runs left is still being counted.
+             * @default false
+             */
+            counting: boolean;
+            disk?: components["schemas"]["DiskStateModel"] | null;
+            /**
+             * Eta S
+             * @description Seconds until the backlog is sent at this rate.
+             */
+            eta_s?: number | null;
             /** Oldest Unsent */
             oldest_unsent: string | null;
+            rate?: components["schemas"]["SyncRateModel"] | null;
             /** Sync Error */
             sync_error: string;
         };
@@ -2025,6 +2069,13 @@ export interface components {
             name: string;
             /** Row */
             row: number;
+        };
+        /** SyncRateModel */
+        SyncRateModel: {
+            /** Bytes Per S */
+            bytes_per_s: number;
+            /** Files Per S */
+            files_per_s: number;
         };
         /** TagChange */
         TagChange: {
