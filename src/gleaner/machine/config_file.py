@@ -47,6 +47,8 @@ def likely_misspelled(config: MachineConfig) -> list[str]:
     sections: list[tuple[str, BaseModel]] = [("", config)]
     sections += [(f"components[{i}].", each) for i, each in enumerate(config.components)]
     sections += [(f"services[{i}].", each) for i, each in enumerate(config.services)]
+    sections += [(f"modules[{i}].", each) for i, each in enumerate(config.modules)]
+    sections += [(f"remotes[{i}].", each) for i, each in enumerate(config.remotes)]
     sections += [("network.", config.network)]
     found = []
     for place, section in sections:

@@ -27,7 +27,7 @@ from gleaner.machine.rpc.robot_service import RobotContext
 from gleaner.machine.rpc.server import RobotServer
 from gleaner.machine.rpc.sessions import Sessions
 from gleaner.machine.rpc.stop import stop_resource
-from gleaner.machine.status import NoPackageReports, link_status
+from gleaner.machine.status import NoPackageReports, elsewhere_status, link_status
 from gleaner.wire.machine_config import MachineConfig
 
 _LOG = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Machine:
         task.add_done_callback(self._task_done)
 
     def status(self) -> Any:
-        return link_status(self.host, self.graph, self.reports)
+        return link_status(self.host, self.graph, self.reports, elsewhere_status(self.modules, self.remotes))
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -143,6 +143,9 @@ async def _announce(machine: Machine, say: Callable[[str], None]) -> None:
     for node in nodes:
         if node.state is not State.READY:
             say(f"not ready  {node.key.subtype} {node.key.name}: {node.error or node.state.name.lower()}")
+    for problem in [*(host.error for host in machine.modules.hosts), *machine.remotes.problems().values()]:
+        if problem:
+            say(f"not ready  {problem}")
 
 
 class _StopGuard:

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.host import MachineHost
-from gleaner.wire.link import EMPTY_LEDGER, Ledger, Status
+from gleaner.machine.modules.manager import ModuleManager
+from gleaner.machine.remotes.manager import RemoteManager
+from gleaner.wire.link import EMPTY_LEDGER, ElsewhereState, ElsewhereStatus, Ledger, Status
 
 
 class PackageState(Enum):
@@ -42,7 +44,26 @@ class NoPackageReports:
         return []
 
 
-def link_status(host: MachineHost, graph: ResourceGraph, packages: PackageReports) -> Status:
+def elsewhere_status(modules: ModuleManager, remotes: RemoteManager) -> list[ElsewhereStatus]:
+    """Programs and machines whose resources this one uses."""
+    found: list[ElsewhereStatus] = [
+        {
+            "name": host.name,
+            "kind": "module",
+            "state": host.state.name.lower(),  # type: ignore[typeddict-item]
+            "error": host.error,
+        }
+        for host in modules.hosts
+    ]
+    for remote in remotes.remotes:
+        state: ElsewhereState = "unhealthy" if remote.error else "ready"
+        found.append({"name": remote.config.name, "kind": "remote", "state": state, "error": remote.error})
+    return found
+
+
+def link_status(
+    host: MachineHost, graph: ResourceGraph, packages: PackageReports, elsewhere: list[ElsewhereStatus]
+) -> Status:
     return {
         "type": "status",
         "revision": host.config.revision,
@@ -65,6 +86,7 @@ def link_status(host: MachineHost, graph: ResourceGraph, packages: PackageReport
             }
             for package in packages.reports()
         ],
+        "elsewhere": elsewhere,
         "capture": capture_ledger(graph),
     }
 

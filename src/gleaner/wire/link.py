@@ -20,6 +20,7 @@ MAX_PIPE_PIECE_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 ResourceState = Literal["unconfigured", "configuring", "ready", "removing", "unhealthy"]
+ElsewhereState = Literal["pending", "starting", "ready", "unhealthy", "closing"]
 PackageState = Literal["downloading", "loading", "ready", "failed"]
 
 
@@ -35,6 +36,15 @@ class PackageStatus(TypedDict):
     name: str
     version: str
     state: PackageState
+    error: str
+
+
+class ElsewhereStatus(TypedDict):
+    """A module or a remote; `error` is empty while it works."""
+
+    name: str
+    kind: Literal["module", "remote"]
+    state: ElsewhereState
     error: str
 
 
@@ -99,6 +109,7 @@ class Status(TypedDict):
     revision: str
     resources: list[ResourceStatus]
     packages: list[PackageStatus]
+    elsewhere: list[ElsewhereStatus]
     capture: Ledger
 
 

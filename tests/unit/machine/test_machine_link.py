@@ -21,7 +21,14 @@ from gleaner.wire.link import Status as LinkStatus
 
 
 def status() -> LinkStatus:
-    return {"type": "status", "revision": "r1", "resources": [], "packages": [], "capture": EMPTY_LEDGER}
+    return {
+        "type": "status",
+        "revision": "r1",
+        "resources": [],
+        "packages": [],
+        "elsewhere": [],
+        "capture": EMPTY_LEDGER,
+    }
 
 
 @pytest.fixture

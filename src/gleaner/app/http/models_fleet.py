@@ -13,7 +13,7 @@ from gleaner.app.http.answers import Answer
 from gleaner.app.http.item_models import Body, Named
 from gleaner.app.services.fleet_config import SavedConfig
 from gleaner.app.services.fleet_values import Location, Machine, Part, host_info, iso
-from gleaner.wire.link import PackageState, ResourceState
+from gleaner.wire.link import ElsewhereState, PackageState, ResourceState
 
 OnlineState = Literal["online", "offline", "awaiting_setup"]
 
@@ -185,6 +185,15 @@ class PackageStatusModel(BaseModel):
     error: str
 
 
+class ElsewhereStatusModel(BaseModel):
+    """A module or a remote of the machine; `error` is empty while it works."""
+
+    name: str
+    kind: Literal["module", "remote"]
+    state: ElsewhereState
+    error: str
+
+
 class CollectorModel(BaseModel):
     """Counts are of records: `captured = synced + waiting + all that was dropped`."""
 
@@ -233,6 +242,7 @@ class PartStatusModel(BaseModel):
     running_revision: str = Field(description="Empty while the machine has no link.")
     resources: list[ResourceStatusModel]
     packages: list[PackageStatusModel]
+    elsewhere: list[ElsewhereStatusModel] = Field(description="Its modules and remotes.")
     capture: LedgerModel | None = Field(description="null while the machine has no link.")
 
 

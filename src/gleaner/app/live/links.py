@@ -166,7 +166,7 @@ class MachineLinks:
             }
             await asyncio.to_thread(self._fleet.heard_from, part_id, info)
         elif message.get("type") == "status":
-            status = {name: message.get(name) for name in ("revision", "resources", "packages", "capture")}
+            status = {name: message.get(name) for name in ("revision", "resources", "packages", "elsewhere", "capture")}
             await asyncio.to_thread(self._fleet.reported, part_id, status)
 
     def _config_changed(self, part_id: str, revision: str) -> None:

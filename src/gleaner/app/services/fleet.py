@@ -246,6 +246,7 @@ class FleetService(PlaceService):
             "running_revision": reported.get("revision") or "",
             "resources": reported.get("resources") or [],
             "packages": reported.get("packages") or [],
+            "elsewhere": reported.get("elsewhere") or [],
             "capture": reported.get("capture") or None,
         }
 

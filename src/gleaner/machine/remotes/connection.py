@@ -107,6 +107,11 @@ class _WatchedChannel(Channel):
     def __init__(self, host: str, port: int, *, ssl: ssl.SSLContext | None, lost: Callable[[], None]) -> None:
         super().__init__(host, port, ssl=ssl)
         self._lost = lost
+        self._is_closed = False
+
+    def close(self) -> None:
+        self._is_closed = True
+        super().close()
 
     def _protocol_factory(self) -> H2Protocol:
         protocol = super()._protocol_factory()
@@ -120,6 +125,8 @@ class _WatchedChannel(Channel):
         return protocol
 
     async def __connect__(self) -> H2Protocol:
+        if self._is_closed:  # a late call must not open a connection that nobody would close
+            raise ConnectionError("the connection was closed")
         async with asyncio.timeout(CALL_S):
             return await super().__connect__()
 

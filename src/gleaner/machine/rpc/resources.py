@@ -29,9 +29,9 @@ class GraphResources(ResourceManager):
         raise self.missing(ResourceKey(f"{name.namespace}:{name.type}:{name.subtype}", name.name))
 
     def by_api(self, api: str, name: str) -> Any:
-        node = self.find(api, name)
-        if node is not None and node.instance is not None:
-            return node.instance
+        for node in self._graph.nodes:
+            if node.key == ResourceKey(api, name) and node.instance is not None:
+                return node.instance
         raise self.missing(ResourceKey(api, name))
 
     def find(self, api: str, name: str) -> Node | None:

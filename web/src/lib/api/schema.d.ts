@@ -1265,6 +1265,26 @@ export interface components {
          * @description It is done, and there is nothing to tell.
          */
         Done: Record<string, never>;
+        /**
+         * ElsewhereStatusModel
+         * @description A module or a remote of the machine; `error` is empty while it works.
+         */
+        ElsewhereStatusModel: {
+            /** Error */
+            error: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "module" | "remote";
+            /** Name */
+            name: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "pending" | "starting" | "ready" | "unhealthy" | "closing";
+        };
         /** ErrorAnswer */
         ErrorAnswer: {
             error: components["schemas"]["ErrorModel"];
@@ -1941,6 +1961,11 @@ export interface components {
             capture: components["schemas"]["LedgerModel"] | null;
             /** Config Revision */
             config_revision: string;
+            /**
+             * Elsewhere
+             * @description Its modules and remotes.
+             */
+            elsewhere: components["schemas"]["ElsewhereStatusModel"][];
             info: components["schemas"]["PartInfo"];
             /** Last Seen */
             last_seen: string | null;
