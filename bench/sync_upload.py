@@ -5,8 +5,10 @@
 - gleaner: the real sync process (idle and connected), TLS on loopback, a real app in its own process that encrypts,
   indexes and fsyncs before it acknowledges; then the local file is counted and removed;
 - gleaner at 100 ms: the same through a process that delays each direction by 50 ms;
-- rclone, rsync: `rclone move` to OpenSSH's sftp and `rsync --remove-source-files` over ssh, nothing fsynced; the time of
-  the same command with an empty folder is subtracted, so that their start and handshake cost them nothing.
+- limited: the same under a `sync_bandwidth_limit` of 5 MB/s; `limit_used` is the files' bytes over what it allows;
+- rclone, rsync: `rclone move` to OpenSSH's sftp with its four transfers (16 were slower) and `rsync
+  --remove-source-files` over ssh, nothing fsynced; the time of the same command with an empty folder is subtracted, so
+  that their start and handshake cost them nothing.
 Medians of the rounds; programs take turns within a round. The last line is JSON.
 """
 
@@ -35,6 +37,7 @@ from rig.sender import running_sender
 
 PICTURES = "rdk_component_camera/cam/ReadImage"
 SMALL_BYTES, BIG_BYTES = 30_000, 1_000_000
+LIMIT, LIMITED_S = 5_000_000, 8
 _HEADER = encode_header(
     DataCaptureMetadata(
         component_type="rdk:component:camera",
@@ -64,6 +67,7 @@ class Gleaner:
         self.folder = folder
         self.cpu_us: list[float] = []
         self.app_cpu_us: list[float] = []
+        self.limit: Callable[[int], None] = lambda _bytes_per_s: None
         self._app = app
         self._settings = SyncSettings(str(folder), app.part_id, app.secret, address, app.ca_certificate)
 
@@ -71,6 +75,7 @@ class Gleaner:
     def running(self) -> Iterator[Callable[[Path, int], float]]:
         with running_sender(self._settings) as sender:
             sender.wait_connected()
+            self.limit = lambda bytes_per_s: sender.command("limit", bytes_per_s=bytes_per_s)
 
             def send(made: Path, count: int) -> float:
                 target = self.folder / PICTURES
@@ -155,6 +160,9 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
             note("gleaner_1mb", send, chosen.big_files, BIG_BYTES)
             for peer in peers:
                 note(f"{peer.name}_1mb", peer.send, chosen.big_files, BIG_BYTES)
+        gleaner.limit(LIMIT)
+        note("limited", send, LIMIT * LIMITED_S // SMALL_BYTES // 2, SMALL_BYTES)
+        note("limited_1mb", send, LIMIT * LIMITED_S // BIG_BYTES // 2, BIG_BYTES)
         gleaner.cpu_us = small_cpu
     return rates, gleaner, peers
 
@@ -166,7 +174,7 @@ def _peers(stack: contextlib.ExitStack, folder: Path) -> list[Peer]:
         print(f"without peers: {error}")
         raise
     return [
-        Peer("rclone", lambda source, target: server.rclone(source, target, 16), folder / "rclone"),
+        Peer("rclone", lambda source, target: server.rclone(source, target, 4), folder / "rclone"),
         Peer("rsync", server.rsync, folder / "rsync"),
     ]
 
@@ -194,6 +202,8 @@ def main() -> None:
         "files_per_s_100ms": round(medians["gleaner_100ms"]),
         "mb_per_s_1mb": round(medians["gleaner_1mb"] * BIG_BYTES / 1e6, 1),
         "x_rsync_1mb": _ratio(medians, "gleaner_1mb", "rsync_1mb"),
+        "limit_used": round(medians["limited"] * SMALL_BYTES / LIMIT, 3),
+        "limit_used_1mb": round(medians["limited_1mb"] * BIG_BYTES / LIMIT, 3),
     }
     print(json.dumps(figures))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from gleaner.app.services.items_values import ItemFilter
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.ids import capture_id
 from gleaner.wire.sync_frames import (
+    COMPRESSION_HEADER,
     PIECE_BYTES,
+    ZLIB,
     Ack,
     Batch,
     Entry,
@@ -234,3 +238,59 @@ def test_more_than_the_app_can_hold_slows_the_machine_down_and_loses_nothing(tmp
                     assert {one.status for one in answer.results} == {Status.STORED}
                     acks.add(answer.seq)
         assert app.context.items.count(app.owner, ItemFilter())[0] == 16
+
+
+def test_compressed_readings_are_what_they_were(app: RunningApp) -> None:
+    part = app.new_part()
+    data = tabular(50)
+    packed = zlib.compress(data)
+    one = replace(entry(part[0], "s.capture", data), packed=len(packed))
+    with syncing(app, part) as socket:
+        assert socket.response is not None
+        assert socket.response.headers[COMPRESSION_HEADER] == ZLIB
+        first = ask(socket, Batch(1, (one,), (packed,)))
+        again = ask(socket, Batch(2, (replace(one, packed=0),), (data,)))
+    assert isinstance(first, Ack) and first.results[0].status is Status.STORED
+    assert isinstance(again, Ack) and again.results[0].status is Status.DUPLICATE
+    assert len(app.context.readings.rows(app.owner, ItemFilter(part_ids=(part[0],)), 100)) == 50
+
+
+def test_a_bomb_ends_the_connection_and_nothing_else(app: RunningApp) -> None:
+    part = app.new_part()
+    packed = zlib.compress(bytes(500_000_000), 1)
+    bomb = Entry("0" * 32, "s.capture", 1000, EntryKind.CAPTURE, packed=len(packed))
+    with syncing(app, part) as socket:
+        socket.send(encode(Batch(1, (bomb,), (packed,))))
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(30)
+        assert closed.value.rcvd is not None and "decompresses" in closed.value.rcvd.reason
+    good = capture(1)
+    with syncing(app, part) as socket:
+        answer = ask(socket, Batch(1, (entry(part[0], "good.capture", good),), (good,)))
+    assert isinstance(answer, Ack) and answer.results[0].status is Status.STORED
+
+
+def test_pieces_of_several_files_and_batches_come_all_at_once(app: RunningApp) -> None:
+    """Nobody waits for an answer before the next frame, as on a line of 100 ms."""
+    part = app.new_part()
+    contents = [bytes([n]) * 700_000 for n in range(3)]
+    files = [entry(part[0], f"video-{n}.mp4", data) for n, data in enumerate(contents)]
+    small = capture(1)
+    with syncing(app, part) as socket:
+        for number, one in enumerate(files):
+            assert ask(socket, Resume(number, one)) == Offset(number, one.id, 0)
+        seq = 100
+        for start in range(0, 700_000, 100_000):
+            for one, data in zip(files, contents, strict=True):
+                socket.send(encode(Piece(seq, one.id, start, start == 600_000, data[start : start + 100_000])))
+                seq += 1
+        socket.send(encode(Batch(seq, (entry(part[0], "small.capture", small),), (small,))))
+        answers = [decode(socket.recv(30)) for _ in range(22)]
+    stored = [one for answer in answers if isinstance(answer, Ack) for one in answer.results]
+    assert [one.status for one in stored] == [Status.STORED] * 4
+    reached: dict[str, int] = {}
+    for answer in answers:
+        if isinstance(answer, PieceAck):
+            assert answer.offset > reached.get(answer.id, 0)
+            reached[answer.id] = answer.offset
+    assert app.context.items.count(app.owner, ItemFilter())[0] == 4
