@@ -85,6 +85,7 @@ class Machine:
             self.modules,
             self._is_initializing,
             lambda: {**self.remotes.services(), **self.modules.services()},
+            uploader=self.cloud.uploader if self.cloud is not None else None,
         )
         verify = self.cloud.verify_key if self.cloud is not None else None
         self.server = RobotServer(self._context, Authenticator(home.token_key(), verify))

@@ -8,6 +8,8 @@ AppError
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,9 +91,33 @@ class AppConnection:
     async def call_as(
         self, token: str, stub: type[Any], method: str, request: Any, *, timeout_s: float = TIMEOUT_S
     ) -> Any:
-        metadata = {"authorization": f"Bearer {token}"} if token else {}
+        with self._explained():
+            return await getattr(stub(self._channel), method)(request, timeout=timeout_s, metadata=_bearer(token))
+
+    async def send_stream(self, stub: type[Any], method: str, requests: AsyncIterator[Any]) -> Any:
+        """One client-streaming call as this part; ends when its caller gives up."""
+        if not self._token:
+            self._token = await self._authenticate(TIMEOUT_S)
         try:
-            return await getattr(stub(self._channel), method)(request, timeout=timeout_s, metadata=metadata)
+            return await self._send_stream(stub, method, requests)
+        except AppRefused as error:
+            if error.status is Status.UNAUTHENTICATED:
+                self._token = ""  # the next call gets a new one
+            raise
+
+    async def _send_stream(self, stub: type[Any], method: str, requests: AsyncIterator[Any]) -> Any:
+        with self._explained():
+            async with getattr(stub(self._channel), method).open(metadata=_bearer(self._token)) as stream:
+                async for request in requests:
+                    await stream.send_message(request)
+                await stream.end()
+                return await stream.recv_message()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what grpclib raises into AppUnreachable or AppRefused."""
+        try:
+            yield
         except GRPCError as error:
             if error.status in _TRANSIENT:
                 raise AppUnreachable(
@@ -118,6 +144,10 @@ class AppConnection:
         if key is not None:
             return await self.authenticate(key.id, "api-key", key.key, timeout_s=timeout_s)
         return await self.authenticate(self._cloud.id, "robot-secret", self._cloud.secret, timeout_s=timeout_s)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def http_credentials(cloud: CloudConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ from gleaner.machine.cloud.keys import AppKeyVerifier
 from gleaner.machine.cloud.link import Link
 from gleaner.machine.cloud.logs import LogShipper
 from gleaner.machine.cloud.packages import PackageManager
+from gleaner.machine.cloud.uploads import PathUploader
 from gleaner.machine.home import MachineHome
 from gleaner.wire.machine_config import CloudConfig, NetworkConfig
 
@@ -32,6 +33,7 @@ class CloudService:
         )
         self._poller = ConfigPoller(self._connection, cloud, home.cached_config(cloud.id), machine.apply, network)
         self._poller.on_restart = self._restart
+        self.uploader = PathUploader(self._connection, cloud.id)
         self._logs = LogShipper(self._connection, cloud.id)
         self._link = Link(cloud, home.socket_path, machine.status, self._notice) if cloud.web_address else None
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +20,7 @@ from viam.utils import dict_to_struct, resource_names_for_resource, struct_to_di
 from viam.version_metadata import API_VERSION
 
 from gleaner import __version__
+from gleaner.machine.cloud.uploads import PathUploader
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.host import MachineHost
 from gleaner.machine.modules.manager import ModuleManager, NoSuchModule
@@ -60,6 +62,8 @@ class RobotContext:
     is_initializing: Callable[[], bool] = lambda: False
     foreign_services: Callable[[], Mapping[str, str]] = dict
     """gRPC service → API of what only modules and remotes have."""
+    uploader: PathUploader | None = None
+    """None without an app."""
     configured_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -257,6 +261,31 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         await stream.send_message(pb.ShutdownResponse())
         # The answer leaves before the listeners close.
         asyncio.get_running_loop().call_later(0.1, self._context.shutdown)
+
+    async def UploadDataFromPath(
+        self, stream: Stream[pb.UploadDataFromPathRequest, pb.UploadDataFromPathResponse]
+    ) -> None:
+        request = await receive(stream)
+        uploader = self._context.uploader
+        if uploader is None:
+            raise GRPCError(Status.FAILED_PRECONDITION, "this machine has no app that files could be uploaded to")
+        if not request.path:
+            raise GRPCError(Status.INVALID_ARGUMENT, "path is empty: name a file or a folder of this machine")
+        try:
+            report = await uploader.upload(Path(request.path).expanduser(), request.upload_metadata)
+        except FileNotFoundError as error:
+            raise GRPCError(Status.NOT_FOUND, f"{request.path} is not on this machine") from error
+        except OSError as error:
+            raise GRPCError(Status.PERMISSION_DENIED, f"{request.path} cannot be read: {error.strerror}") from error
+        await stream.send_message(
+            pb.UploadDataFromPathResponse(
+                files_uploaded=report.files_uploaded,
+                files_failed=report.files_failed,
+                bytes_uploaded=report.bytes_uploaded,
+                bytes_total=report.bytes_total,
+                ids=report.ids,
+            )
+        )
 
     async def Log(self, stream: Stream[pb.LogRequest, pb.LogResponse]) -> None:
         request = await receive(stream)
