@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -278,6 +279,28 @@ async def test_one_bad_module_leaves_the_others_alone(world: ModuleWorld) -> Non
         assert "set type to local" in errors["registered"]
         assert errors["acme"] == ""
         assert (await Sensor.from_robot(robot, "c").get_readings())["count"] == 1
+
+
+async def test_a_module_that_hangs_holds_up_nobody_else_and_not_the_end(world: ModuleWorld) -> None:
+    config = {"modules": [world.module("stuck"), world.module("fine")], "components": [counter("a"), fake()]}
+    async with running(world, config, "a", "fake") as robot:
+        sensor = Sensor.from_robot(robot, "a")
+        hanging = asyncio.create_task(sensor.do_command({"hang": 600}))
+
+        async def is_stuck() -> bool:
+            try:
+                await sensor.get_readings(timeout=0.2)
+            except (GRPCError, TimeoutError):
+                return True
+            return False
+
+        await until(is_stuck)
+        assert (await Sensor.from_robot(robot, "fake").get_readings())["temperature"] == 21.5
+        world.save({**config, "components": [counter("a", first=3), fake(), fake("new")]})
+        await ready(robot, "new")
+        hanging.cancel()
+        await asyncio.wait([hanging])
+    # The machine ended well, within its own time: see running_machine.
 
 
 async def modules_of(robot: RobotClient) -> list[ModuleStatus]:

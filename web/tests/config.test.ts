@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CatalogModel, MachineConfig, ResourceConfig } from "../src/lib/api/types.ts";
 import { changes, merge, same } from "../src/lib/config/merge.ts";
-import { captureMethods, freeName, modelOf, nameProblem, rename, setCaptureMethods } from "../src/lib/config/resources.ts";
+import { captureMethods, captureOf, freeName, modelOf, nameProblem, rename, setCaptureMethods } from "../src/lib/config/resources.ts";
 
 const camera = (name: string, attributes: Record<string, unknown> = {}): ResourceConfig => ({ name, api: "rdk:component:camera", model: "rdk:builtin:webcam", attributes });
 
@@ -76,4 +76,13 @@ test("names are proposed free and checked like the machine checks them", () => {
   assert.equal(freeName(config, "rdk:service:data_manager"), "data-manager");
   for (const [name, ok] of [["good_1-x", true], ["-bad", false], ["a b", false], ["cam", false], ["", false], ["x".repeat(61), false]] as const) assert.equal(nameProblem(name, config) === "", ok, name);
   assert.equal(nameProblem("cam", config, "cam"), "");
+});
+
+test("a model that only a module knows is captured by what its API has", () => {
+  const model = (api: string, ...methods: string[]) => ({ api, capture: methods.map((method) => ({ method, title: "", default_hz: 1, params: null })) }) as unknown as CatalogModel;
+  const catalog = [model("rdk:component:camera", "ReadImage", "GetImages"), model("rdk:component:camera", "GetImages", "NextPointCloud")];
+  const names = (api: string) => captureOf(api, catalog).map((c) => c.method);
+  assert.deepEqual(names("rdk:component:camera"), ["ReadImage", "GetImages", "NextPointCloud"]);
+  assert.ok(names("rdk:component:movement_sensor").includes("CompassHeading"));
+  assert.deepEqual(names("acme:component:greeter"), []);
 });

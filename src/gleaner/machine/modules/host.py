@@ -30,6 +30,7 @@ START_LIMIT_S = 300.0
 #: A module has this long to end once asked; when the machine itself ends, less.
 GRACE_S = 10.0
 HURRIED_S = 2.0
+HURRIED_REMOVE_S = 0.5
 #: Pauses between starts grow from the first to the last of these. Source: ours; Viam's is 5 s.
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 #: A module that ran so long gets the shortest pause again.
@@ -105,10 +106,10 @@ class ModuleHost:
         if self._grace_s == HURRIED_S:
             return
         self._grace_s = HURRIED_S
+        if self._run is not None:
+            self._run.remove_patience_s = HURRIED_REMOVE_S
         if self._program is not None and self._task is None:  # it is ending already, in its own time
             asyncio.get_running_loop().call_later(HURRIED_S, self._program.kill)
-        if self._run is not None:
-            self._run.remove_limit_s = HURRIED_S
 
     def restart(self) -> None:
         """End the program, if it runs, and start it at once."""

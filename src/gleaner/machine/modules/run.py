@@ -32,6 +32,8 @@ READY_CALL_S = 3.0
 VALIDATE_S = 5.0
 CHANGE_S = 120.0
 REMOVE_S = 20.0
+#: Others wait so long for a resource to be removed. Source: ours.
+REMOVE_PATIENCE_S = 2.0
 
 
 class ModuleRun:
@@ -42,7 +44,6 @@ class ModuleRun:
         """(API, model)"""
         self.services: dict[str, str] = {}
         """gRPC service → API"""
-        self.remove_limit_s = REMOVE_S
         self._owner = f"module {name}"
         self._channel = channel
         self._stub: Any = ModuleServiceStub(channel)
@@ -51,12 +52,14 @@ class ModuleRun:
         self._specs: dict[str, ModelSpec] = {}
         self._answers: dict[str, Offer] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self.remove_patience_s = REMOVE_PATIENCE_S
+        self._removing: dict[str, asyncio.Task[None]] = {}
         self._is_over = False
 
     def end(self) -> None:
         """The program has ended, or is about to: nothing is asked any more."""
         self._is_over = True
-        for task in self._asking.values():
+        for task in [*self._asking.values(), *self._removing.values()]:
             task.cancel()
 
     async def is_ready(self, parent: str) -> bool:
@@ -101,9 +104,9 @@ class ModuleRun:
         except ConfigProblem as problem:
             offer = Offer(error=str(problem))
         except ProcessSilent as problem:
-            # Not for good: it is asked again.
+            # Not for good: it is asked again, and what it had already goes on as it is.
             asyncio.get_running_loop().call_later(VALIDATE_S, self._forget, content)
-            offer = Offer(error=str(problem))
+            offer = Offer(spec, waits_for=str(problem))
         self._asking.pop(content, None)
         self._answers[content] = offer
         self._changed()
@@ -130,13 +133,16 @@ class ModuleRun:
     async def _add(self, context: BuildContext) -> ResourceBase:
         """Raises RuntimeError with the module's words, ProcessSilent."""
         message = _context_message(context)
+        name = f"{message.api}/{message.name}"
+        if removing := self._removing.get(name):
+            await asyncio.wait([removing])
         request = AddResourceRequest(config=message, dependencies=list(context.dependency_names))
         await self._change(self._stub.AddResource, request)
 
-        service = next((name for name, api in self.services.items() if api == message.api), "")
+        service = next((service for service, api in self.services.items() if api == message.api), "")
 
         async def remove() -> None:
-            await self._remove(f"{message.api}/{message.name}")
+            await self._remove(name)
 
         return make_resource(message.api, Route(self._channel, message.name, self._owner, service), remove)
 
@@ -153,18 +159,23 @@ class ModuleRun:
             raise RuntimeError(f"{self._owner}: {_said(error)}") from error
 
     async def _remove(self, name: str) -> None:
+        """Returns when it is removed, or soon: a module that takes its time holds up nobody but itself."""
         if self._is_over:
             return
+        is_silent = bool(self._removing)
+        task = self._removing[name] = asyncio.create_task(self._ask_to_remove(name), name=f"remove {name}")
+        task.add_done_callback(lambda _task: self._removing.pop(name, None))
+        if not is_silent:
+            await asyncio.wait([task], timeout=self.remove_patience_s)
+
+    async def _ask_to_remove(self, name: str) -> None:
+        request = RemoveResourceRequest(name=name)
         try:
-            await call_process(
-                self._owner, self._stub.RemoveResource, RemoveResourceRequest(name=name), self.remove_limit_s
-            )
+            await call_process(self._owner, self._stub.RemoveResource, request, REMOVE_S)
         except GRPCError as error:
             self._log.warning("%s was not removed: %s", name, _said(error))
         except ProcessSilent as problem:
             self._log.warning("%s was not removed: %s", name, problem)
-            if self.remove_limit_s < REMOVE_S:
-                self._is_over = True  # the machine ends: one wait for this module is enough
 
 
 def _context_message(context: BuildContext) -> ComponentConfig:

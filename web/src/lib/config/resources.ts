@@ -21,6 +21,30 @@ export function modelOf(resource: ResourceConfig, kind: Kind, catalog: readonly 
   return catalog.find((m) => m.api === api && (m.model === model || m.aliases?.some((a) => triplet(a) === model)));
 }
 
+type Capture = CatalogModel["capture"];
+const named = (field: string, title: string) => ({ type: "object", properties: { [field]: { type: "string", title } }, required: [field] });
+const plainRows = (...methods: string[]): Capture => methods.map((method) => ({ method, title: "", default_hz: 1, params: null }));
+/** APIs that no built-in model has. Source of names: Viam's data-capture documentation. */
+const OTHER_CAPTURE: Record<string, Capture> = {
+  "rdk:component:movement_sensor": plainRows("Readings", "Position", "LinearVelocity", "AngularVelocity", "LinearAcceleration", "CompassHeading", "Orientation"),
+  "rdk:component:power_sensor": plainRows("Readings", "Voltage", "Current", "Power"),
+  "rdk:component:arm": plainRows("EndPosition", "JointPositions"),
+  "rdk:component:gantry": plainRows("Position", "Lengths"),
+  "rdk:component:motor": plainRows("Position", "IsPowered"),
+  "rdk:component:servo": plainRows("Position"),
+  "rdk:component:encoder": plainRows("TicksCount"),
+  "rdk:component:board": [
+    { method: "Analogs", title: "An analog reader", default_hz: 1, params: named("reader_name", "Reader") },
+    { method: "Gpios", title: "A pin", default_hz: 1, params: named("pin_name", "Pin") },
+  ],
+};
+
+/** What can be captured of a resource whose model comes from a module: what its API has. */
+export function captureOf(api: string, catalog: readonly CatalogModel[]): Capture {
+  const known = catalog.filter((m) => m.api === api).flatMap((m) => m.capture);
+  return known.length ? known.filter((c, i) => known.findIndex((o) => o.method === c.method) === i) : (OTHER_CAPTURE[api] ?? []);
+}
+
 const isDataManager = (type: string) => type.split(":").at(-1) === "data_manager";
 export const dataManager = (config: MachineConfig) => config.services?.find((s) => isDataManager(apiOf(s, "services")));
 
