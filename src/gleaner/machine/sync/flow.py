@@ -132,7 +132,7 @@ class Flow:
 
 
 class Throttle:
-    """Spends at most `bytes_per_s` (0: no limit): after each frame the line rests until its bytes are paid for.
+    """Spends at most `bytes_per_s` (0: no limit): a frame goes once its bytes are paid for.
 
     Nothing is saved up while the line is idle beyond BURST_S, so that the limit holds over any second.
     """
@@ -149,4 +149,4 @@ class Throttle:
             return 0.0
         start_s = max(self._paid_until_s, now_s - self.BURST_S)
         self._paid_until_s = start_s + size / self.bytes_per_s
-        return max(0.0, start_s - now_s)
+        return max(0.0, self._paid_until_s - now_s)
