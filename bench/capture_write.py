@@ -29,9 +29,10 @@ from viam.proto.app.datasync import DataCaptureMetadata, DataType, SensorData, S
 from viam.utils import dict_to_struct
 
 from gleaner.machine.capture.at_rest import Keyring
+from gleaner.machine.capture.channel import Record
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
 from gleaner.machine.capture.ledger import LedgerStore
-from gleaner.machine.capture.writer import Record, Writer, WriterOptions
+from gleaner.machine.capture.writer import Writer, WriterOptions
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary, varint
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
+from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
 from gleaner.machine.capture.files import Files
 from gleaner.machine.capture.ledger import LedgerStore
-from gleaner.machine.capture.writer import Channel, Record, Writer, WriterOptions
+from gleaner.machine.capture.writer import Writer, WriterOptions
 from gleaner.wire.capture_file import encode_header, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary
 

@@ -15,10 +15,11 @@ from power_cut import RecordingFiles
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.at_rest import Keyring, read_plain
+from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.directory import CaptureDirectory
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
 from gleaner.machine.capture.ledger import Change, Fate, LedgerStore, open_ledger, read_ledger
-from gleaner.machine.capture.writer import Channel, Record, Writer, WriterOptions
+from gleaner.machine.capture.writer import Writer, WriterOptions
 from gleaner.wire.capture_file import encode_header, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary
 

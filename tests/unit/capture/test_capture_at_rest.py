@@ -24,12 +24,13 @@ from gleaner.machine.capture.at_rest import (
     plain_bytes,
     read_plain,
 )
+from gleaner.machine.capture.channel import Record
 from gleaner.machine.capture.directory import CaptureDirectory, count_records
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
 from gleaner.machine.capture.errors import BadCaptureKey, CaptureKeyMissing
 from gleaner.machine.capture.keys import KeySource, load_keyring, parse_keys
 from gleaner.machine.capture.ledger import LedgerStore
-from gleaner.machine.capture.writer import Record, Writer, WriterOptions
+from gleaner.machine.capture.writer import Writer, WriterOptions
 from gleaner.wire.capture_file import CaptureFileError, encode_header, encode_record, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary
 

@@ -10,10 +10,12 @@ import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture import files as files_module
+from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.disk import RESERVE_BYTES, DiskGuard, DiskSpace, is_full
+from gleaner.machine.capture.files import Files, Root
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.capture.sink import Sink
-from gleaner.machine.capture.writer import Channel, Record, Writer
+from gleaner.machine.capture.writer import Writer
 from gleaner.wire.capture_file import encode_header, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary
 
@@ -210,7 +212,7 @@ def test_a_capture_folder_that_is_removed_is_made_again(writer: Writer, tmp_path
 
 
 def test_two_files_of_one_microsecond_have_two_names(tmp_path: Path) -> None:
-    sink = Sink(tmp_path, READINGS, 10**6, lambda: 1714559405_123456789)
+    sink = Sink(Root(tmp_path, Files()), READINGS, 10**6, lambda: 1714559405_123456789)
     for n in range(3):
         sink.append(HEADER, [reading(n).parts])
         file = sink.retire()

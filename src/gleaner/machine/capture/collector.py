@@ -19,11 +19,12 @@ from viam.errors import NoCaptureToStoreError
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.blame import where_is
+from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.directory import collector_path
 from gleaner.machine.capture.methods import Call, Captured, Method, is_instant
 from gleaner.machine.capture.schedule import CLOSEST_SHARE, Lateness
 from gleaner.machine.capture.scheduler import Scheduler
-from gleaner.machine.capture.writer import Channel, Record, Writer
+from gleaner.machine.capture.writer import Writer
 from gleaner.wire.capture_file import encode_header
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary, encode_value
 

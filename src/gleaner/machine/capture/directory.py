@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -86,6 +87,9 @@ class Waiting:
     files: int = 0
     size_bytes: int = 0
 
+    def __sub__(self, other: Waiting) -> Waiting:
+        return Waiting(self.records - other.records, self.files - other.files, self.size_bytes - other.size_bytes)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -123,6 +127,15 @@ def count_records(path: Path, keyring: Keyring | None = None) -> int:
         return usable_part(path.read_bytes(), keyring or Keyring()).records
     except (OSError, CaptureFileError):
         return 0
+
+
+class Place(Enum):
+    """Where an open capture directory is."""
+
+    HERE = "here"
+    ELSEWHERE = "elsewhere"
+    """Moved away, or its disk is unmounted or another one mounted over it: what is in it is not lost."""
+    REMOVED = "removed"
 
 
 class CaptureDirectory:
@@ -169,6 +182,19 @@ class CaptureDirectory:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def place(self) -> Place:
+        """Whether the directory that was opened is still the one at its path."""
+        if self._lock_fd is None:
+            return Place.ELSEWHERE
+        owned = os.fstat(self._lock_fd)
+        try:
+            here = self.root.stat()
+        except OSError:
+            return Place.ELSEWHERE if owned.st_nlink else Place.REMOVED
+        if (here.st_dev, here.st_ino) == (owned.st_dev, owned.st_ino):
+            return Place.HERE
+        return Place.ELSEWHERE if owned.st_nlink else Place.REMOVED
 
     def _busy_message(self, owner: Path) -> str:
         try:

@@ -96,3 +96,26 @@ class Files:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """Tells a folder from another one at the same path; None when there is none."""
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+class Root:
+    """The capture folder itself: whether it is still the one that was opened."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self.path = path
+        self._files = files
+        self._identity: tuple[int, int] | None = None
+
+    def note(self) -> None:
+        self._identity = self._files.identity(str(self.path))
+
+    def is_same(self) -> bool:
+        return self._identity is None or self._files.identity(str(self.path)) == self._identity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
+from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.scheduler import Scheduler
@@ -26,6 +28,7 @@ from gleaner.wire.machine_config import CloudConfig, MachineConfig
 
 # Until the first capture has reached the app, somebody is probably looking at an empty page.
 FIRST_SYNC_INTERVAL_S = 1.0
+DIRECTORY_CHECK_S = 1.0
 
 
 class CaptureHost(Protocol):
@@ -89,6 +92,7 @@ class DataManager(DataManagerService):
         self._tasks = [
             asyncio.create_task(self._count_backlog(), name="count captures"),
             asyncio.create_task(self._schedule_sync(), name="schedule sync"),
+            asyncio.create_task(self._watch_directory(), name="watch the capture folder"),
         ]
 
     async def close(self) -> None:
@@ -254,6 +258,34 @@ class DataManager(DataManagerService):
             self._counted.set()
         if self._supervisor is not None:
             self._supervisor.start()
+
+    async def _watch_directory(self) -> None:
+        """Capture goes on in what is at the folder's path, whoever removes, moves or unmounts it."""
+        problem = ""
+        while True:
+            await asyncio.sleep(DIRECTORY_CHECK_S)
+            if not await asyncio.to_thread(self._storage.is_moved):
+                continue
+            if not problem:
+                self._log.error("%s was removed, moved or unmounted: begins anew there", self._settings.capture_dir)
+            try:
+                await self._begin_anew()
+            except (CaptureError, OSError, sqlite3.Error) as error:
+                if str(error) != problem:
+                    self._log.error("nothing can be captured, it is tried again: %s", error)
+                problem = str(error)
+                continue
+            problem = ""
+            if self._host is not None:
+                await self.resources_changed(self._host)
+
+    async def _begin_anew(self) -> None:
+        async with self._changing:
+            await stop_all(list(self._collectors.values()))
+            self._collectors.clear()
+            await self._stop_sync()
+            self._sync_settings = None
+            await asyncio.to_thread(self._storage.reopen)
 
     async def _schedule_sync(self) -> None:
         await self._counted.wait()

@@ -23,7 +23,7 @@ from pathlib import Path
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.directory import REPAIR_PREFIX, STATE, set_aside_target, usable_part, write_reason
 from gleaner.machine.capture.errors import CaptureError
-from gleaner.machine.capture.files import Files
+from gleaner.machine.capture.files import Files, Root
 from gleaner.machine.capture.sink import OpenFile, Sink
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, CaptureFileError
 
@@ -54,6 +54,8 @@ class Fate(Enum):
     """The file and its `records` are gone: somebody removed it, or (`error`) nothing of it can be read back."""
     SUSPECT = "suspect"
     """Not on the disk for sure, and tried again; `error` says why."""
+    ELSEWHERE = "elsewhere"
+    """In the capture folder that somebody moved away or unmounted: it is completed when that one is opened again."""
     SHRUNK = "shrunk"
     """Repaired; `records` could not be saved."""
 
@@ -71,7 +73,7 @@ class Settler:
     """`submit` from one thread; `report` is called from the settler's. `close` waits for what was submitted."""
 
     def __init__(
-        self, root: Path, files: Files, keyring: Keyring, log: logging.Logger, report: Callable[[Settled], None]
+        self, root: Root, files: Files, keyring: Keyring, log: logging.Logger, report: Callable[[Settled], None]
     ) -> None:
         self._root = root
         self._files = files
@@ -146,8 +148,8 @@ class Settler:
         try:
             if file.fd < 0:
                 file.fd = self._files.reopen(file.path)
-        except FileNotFoundError as error:
-            return Settled(sink, file, Fate.LOST, file.records, error)
+        except FileNotFoundError:
+            return self._gone(sink, file)
         except OSError as error:
             return Settled(sink, file, Fate.SUSPECT, error=error)  # tried again: its data may be dirty still
         try:
@@ -163,13 +165,18 @@ class Settler:
                 self._files.sync(file.fd)
                 file.is_trusted = True
             if not self._files.is_at(file.fd, file.path) and not self._follow(file):
-                return Settled(sink, file, Fate.LOST, file.records)
+                return self._gone(sink, file)
             if file.is_torn or not file.is_trusted:
                 return Settled(sink, file, Fate.SUSPECT)
             self._rename(file)
         except OSError as error:
             return Settled(sink, file, Fate.SUSPECT, error=error)
         return Settled(sink, file, Fate.SAFE)
+
+    def _gone(self, sink: Sink, file: OpenFile) -> Settled:
+        if self._root.is_same():
+            return Settled(sink, file, Fate.LOST, file.records)
+        return Settled(sink, file, Fate.ELSEWHERE)
 
     def _follow(self, file: OpenFile) -> bool:
         """A file that somebody renamed inside its folder is still ours; anywhere else it is not."""
@@ -207,8 +214,8 @@ class Settler:
                 self._sync_closed(file)
             self._rename(file)
             self._files.sync_folder(os.path.dirname(file.path))  # noqa: PTH120
-        except FileNotFoundError as error:
-            self._conclude(Settled(sink, file, Fate.LOST, file.records, error))
+        except FileNotFoundError:
+            self._conclude(self._gone(sink, file))
         except (CaptureFileError, CaptureError) as problem:
             self._give_up(sink, file, str(problem))
         except OSError as error:
@@ -232,7 +239,7 @@ class Settler:
         content = self._files.read(file.path)
         usable = usable_part(content, self._keyring)
         self._repairs += 1
-        state = str(self._root / STATE)
+        state = str(self._root.path / STATE)
         self._files.make_folder(state)
         copy = f"{state}/{REPAIR_PREFIX}{self._repairs}"
         self._files.unlink(copy)
@@ -254,7 +261,7 @@ class Settler:
         """Nothing of the file can be read back."""
         error = OSError(errno.EIO, problem, file.path)
         try:
-            target = set_aside_target(self._root, Path(file.path))
+            target = set_aside_target(self._root.path, Path(file.path))
             write_reason(target, problem, "the disk gave an error while it was written")
             self._files.rename(file.path, str(target))
         except OSError as failed:

@@ -10,11 +10,10 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gleaner.machine.capture.at_rest import FileSealer, Keyring
 from gleaner.machine.capture.directory import Waiting, file_stem
-from gleaner.machine.capture.files import Files
+from gleaner.machine.capture.files import Files, Root
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX, encode_record, frame
 
 HOUR_NS = 3_600_000_000_000
@@ -68,7 +67,7 @@ class Sink:
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         directory: str,
         rotate_bytes: int,
         wall_ns: Callable[[], int],
@@ -78,7 +77,8 @@ class Sink:
         count_when_durable: bool = False,
     ) -> None:
         self.directory = directory
-        self.folder = str(root / directory)
+        self.folder = str(root.path / directory)
+        self._root = root
         self.rotate_bytes = rotate_bytes
         self.file: OpenFile | None = None
         self.dirty_folders: set[str] = set()
@@ -248,7 +248,8 @@ class Sink:
                 except FileExistsError:
                     pass
                 except FileNotFoundError:
-                    if is_folder_made:
+                    # A capture folder that somebody removed is made again by its owner, with everything else in it.
+                    if is_folder_made or not self._root.is_same():
                         raise
                     self.dirty_folders.update(self._files.make_folder(self.folder))
                     is_folder_made = True

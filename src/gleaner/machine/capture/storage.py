@@ -7,15 +7,25 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Waiting, count_tabular
+from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Place, Waiting, count_tabular
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
-from gleaner.machine.capture.ledger import Counts, LedgerStore, collector_row, iso, open_ledger, stored_before
+from gleaner.machine.capture.ledger import (
+    Change,
+    Counts,
+    DropReason,
+    Fate,
+    LedgerStore,
+    collector_row,
+    iso,
+    open_ledger,
+    stored_before,
+)
 from gleaner.machine.capture.writer import Writer, WriterOptions
 
 PREDECESSOR_PATIENCE_S = 10.0
@@ -54,16 +64,18 @@ class CaptureStorage:
             raise RuntimeError("the capture storage is not open")
         return self._writer
 
-    def open(self) -> None:
+    def open(self, will: Sequence[Change] = ()) -> None:
         """Takes the directory, finishes what a crash left, counts what waits.
 
-        Raises CaptureDirectoryBusy; OSError when the directory cannot be written. Nothing is held then.
+        `will` is added to the ledger first. Raises CaptureDirectoryBusy; OSError when the directory cannot be written.
+        Nothing is held then.
         """
         self._directory.open(PREDECESSOR_PATIENCE_S)
         try:
             with _SyncLock(self.root):
                 store = open_ledger(self.root, self._log)
                 store.finish_leaving()
+                store.record(will)
                 survey = self._directory.survey()
                 self._before = stored_before(survey.waiting, store.counts())
         except BaseException:
@@ -93,6 +105,49 @@ class CaptureStorage:
             if self._writer is not None:
                 self.close()
 
+    def is_moved(self) -> bool:
+        """Whether somebody removed, moved or unmounted the directory, or put another one in its place."""
+        return self._directory.place() is not Place.HERE
+
+    def reopen(self) -> None:
+        """Goes on in what is at the directory's path now, with the ledger that is there. Blocking.
+
+        What a removed directory's ledger knew goes on in the new one, and what still waited in it counts as dropped; a
+        directory that is only elsewhere keeps its own. Raises as `open`; the storage can be asked and reopened then.
+        """
+        old_store = self._store
+        is_removed = self._directory.place() is Place.REMOVED
+        self.writer.stop()
+        will = self._last_will() if is_removed else []
+        self._directory.close()
+        self.open(will)
+        if old_store is not None:
+            old_store.close()
+        self.count_backlog()
+
+    def _last_will(self) -> list[Change]:
+        """What the ledger of a removed directory knew, and that the rest of it is lost."""
+        changes = []
+        counts, stored = self.writer.counts(), self._stored()
+        for directory, count in counts.items():
+            synced = count.synced
+            changes.append(Change(directory, Fate.SYNCED, "", synced.records, synced.files, synced.size_bytes))
+            changes += [Change(directory, Fate.DROPPED, reason, n) for reason, n in count.dropped.items()]
+        for directory, all_stored in stored.items():
+            gone = counts.get(directory, Counts())
+            waited = all_stored.records - gone.synced.records - gone.set_aside.records
+            if waited > 0:
+                changes.append(Change(directory, Fate.DROPPED, DropReason.REMOVED, waited))
+        return changes
+
+    def _stored(self) -> dict[str, Waiting]:
+        """Everything that was ever written to files, by directory."""
+        written = self.writer.stored()
+        return {
+            directory: _sum(self._before.get(directory, Waiting()), written.get(directory, Waiting()))
+            for directory in self._before.keys() | written.keys()
+        }
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.stop()
@@ -106,11 +161,11 @@ class CaptureStorage:
 
     def ledger(self, collectors: Mapping[str, CollectorView], sync_error: str) -> dict[str, Any]:
         """The Ledger of docs/architecture.md. `collectors` by directory; others appear for what they left behind."""
-        written = self.writer.stored()  # before the counts: what is synced in between was stored before
+        all_stored = self._stored()  # before the counts: what is synced in between was stored before
         counts = self.writer.counts()
         rows, backlog = [], Waiting()
-        for directory in sorted(self._before.keys() | written.keys() | collectors.keys() | counts.keys()):
-            stored = _sum(self._before.get(directory, Waiting()), written.get(directory, Waiting()))
+        for directory in sorted(all_stored.keys() | collectors.keys() | counts.keys()):
+            stored = all_stored.get(directory, Waiting())
             count = counts.get(directory, Counts())
             view = collectors.get(directory, CollectorView())
             row = collector_row(directory, stored.records, count)

@@ -14,6 +14,7 @@ _REASONS = {
     errno.EIO: DropReason.IO_ERROR,
     errno.EMFILE: DropReason.TOO_MANY_FILES,
     errno.ENFILE: DropReason.TOO_MANY_FILES,
+    errno.ENOENT: DropReason.REMOVED,
     errno.EACCES: DropReason.NO_PERMISSION,
     errno.EPERM: DropReason.NO_PERMISSION,
 }
@@ -26,7 +27,7 @@ _WORDS = {
     DropReason.IO_ERROR: "the disk gives errors: look into the kernel's log (dmesg), save what is on it and replace it",
     DropReason.TOO_MANY_FILES: "too many files are open: raise the limit (ulimit -n, LimitNOFILE in the systemd unit)",
     DropReason.NO_PERMISSION: "the capture folder may not be written: give it to the user that the machine runs as",
-    DropReason.REMOVED: "somebody removed the file while it was written: leave the capture folder to Gleaner",
+    DropReason.REMOVED: "somebody removed it while it was in use: leave the capture folder to Gleaner",
 }
 
 

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import Keyring
+from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.directory import Waiting
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.drops import Drops
-from gleaner.machine.capture.files import Files
+from gleaner.machine.capture.files import Files, Root
 from gleaner.machine.capture.ledger import Counts, DropReason, LedgerStore
 from gleaner.machine.capture.settle import Fate, Settled, Settler, Work
 from gleaner.machine.capture.sink import Sink
@@ -38,36 +39,6 @@ MAX_UNSETTLED_BYTES = 256 * 1024 * 1024
 # After a round of writing, the next one comes so much later: records that gather meanwhile share one write. A record
 # that comes after a pause is written at once.
 LINGER_S = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One SensorData to write, in parts so that no picture is copied."""
-
-    header: bytes
-    parts: tuple[bytes, ...]
-    size_bytes: int
-
-
-@dataclass(eq=False)
-class Channel:
-    """What the writer knows of one collector."""
-
-    sink: Sink
-    is_binary: bool
-    queue_limit: int
-    lost: Waiting = field(default_factory=Waiting)
-    """Written, then gone before the file was complete."""
-    lost_by_hour: dict[int, Waiting] = field(default_factory=dict)
-    pending: int = 0
-    waiting: list[Record] = field(default_factory=list)
-    write_error: str = ""
-    settle_error: str = ""
-
-    @property
-    def error(self) -> str:
-        """The last write's error, empty when it went well."""
-        return self.write_error or self.settle_error
 
 
 @dataclass(frozen=True)
@@ -98,10 +69,10 @@ class Writer:
         log: logging.Logger,
         options: WriterOptions | None = None,
     ) -> None:
-        self._root = root
         self._guard = guard
         self._log = log
         self._options = options or WriterOptions()
+        self._root = Root(root, self._options.files)
         self._lock = threading.Lock()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_idle = False
@@ -114,7 +85,7 @@ class Writer:
         self._drops = Drops(store, log)
         self._thread: threading.Thread | None = None
         # Only the writer's thread, from here on.
-        self._settler = Settler(root, self._options.files, self._options.keyring, log, self._settled)
+        self._settler = Settler(self._root, self._options.files, self._options.keyring, log, self._settled)
         self._work = Work()
         self._unsettled_bytes = 0
         self._in_flight: Future[None] | None = None
@@ -124,6 +95,7 @@ class Writer:
     def start(self) -> None:
         if self._thread is None:
             self._guard.check()
+            self._root.note()
             self._thread = threading.Thread(target=self._run, name="capture-writer")
             self._thread.start()
 
@@ -198,13 +170,13 @@ class Writer:
     def stored(self) -> dict[str, Waiting]:
         """What was written since the start, by directory."""
         with self._lock:
-            return {d: subtract(c.sink.written, c.lost) for d, c in self._channels.items()}
+            return {d: c.sink.written - c.lost for d, c in self._channels.items()}
 
     def stored_by_hour(self) -> dict[tuple[str, int], Waiting]:
         """The same by directory and hour (UTC, hours since the epoch)."""
         with self._lock:
             return {
-                (directory, hour): subtract(written, channel.lost_by_hour.get(hour, Waiting()))
+                (directory, hour): written - channel.lost_by_hour.get(hour, Waiting())
                 for directory, channel in self._channels.items()
                 for hour, written in list(channel.sink.written_by_hour.items())
             }
@@ -280,7 +252,7 @@ class Writer:
             self._drop(channel, DropReason.WRITE_FAILED, len(records), f"{type(error).__name__}: {error}")
             return
         for problem in errors:
-            reason = reason_of(problem, str(self._root))
+            reason = reason_of(problem, str(self._root.path))
             self._drop(channel, reason, 1, explain(reason, problem))
         if not errors:
             self._recovered(channel)
@@ -341,9 +313,11 @@ class Writer:
     def _check_disk(self) -> None:
         if self._guard.check():
             if self._guard.full:
-                self._log.error("the disk of %s is full: capture drops readings until there is space again", self._root)
+                self._log.error(
+                    "the disk of %s is full: capture drops readings until there is space again", self._root.path
+                )
             else:
-                self._log.info("the disk of %s has space again: capture goes on", self._root)
+                self._log.info("the disk of %s has space again: capture goes on", self._root.path)
 
     # --- the settler's thread ----------------------------------------------------------------------------------------
 
@@ -356,8 +330,10 @@ class Writer:
             return
         if result.fate is Fate.SUSPECT:
             if result.error is not None:
-                words = explain(reason_of(result.error, str(self._root)), result.error)
+                words = explain(reason_of(result.error, str(self._root.path)), result.error)
                 self._settle_failed(channel, f"{words}: {file.path} is not safe from a power cut, it is tried again")
+            return
+        if result.fate is Fate.ELSEWHERE:
             return
         error = result.error
         is_removed = result.fate is Fate.LOST and (error is None or isinstance(error, FileNotFoundError))
@@ -397,7 +373,3 @@ class Writer:
 
 def _pass_on(work: Future[None], done: Future[None]) -> None:
     work.add_done_callback(lambda _: done.set_result(None))
-
-
-def subtract(left: Waiting, right: Waiting) -> Waiting:
-    return Waiting(left.records - right.records, left.files - right.files, left.size_bytes - right.size_bytes)

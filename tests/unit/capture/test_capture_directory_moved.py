@@ -1,0 +1,121 @@
+"""The capture folder is removed, moved, replaced or unmounted while the machine captures: it goes on there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from viam.components.sensor import Sensor
+
+from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.manager import DataManager
+from gleaner.machine.models.base import BuildContext
+from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes
+from gleaner.wire.machine_config import parse_config
+
+READINGS = "rdk_component_sensor/imu/Readings"
+
+
+class CountingSensor(Sensor):
+    calls = 0
+
+    async def get_readings(self, **_options: Any) -> Mapping[str, Any]:
+        self.calls += 1
+        return {"n": self.calls}
+
+
+class Machine:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.sensor = CountingSensor("imu")
+        capture = {"capture_methods": [{"method": "Readings", "capture_frequency_hz": 50}]}
+        services = [{"type": "data_manager", "attributes": capture}]
+        self.config = parse_config(
+            {
+                "components": [
+                    {"name": "imu", "api": "rdk:component:sensor", "model": "fake", "service_configs": services}
+                ]
+            }
+        )
+        self.cloud = None
+
+    def resource(self, name: str, subtype: str = "") -> Any:
+        return self.sensor if name == "imu" else None
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
+    machine = Machine(tmp_path)
+    attributes = DataManagerAttributes.model_validate({"durability_ms": 50})
+    context = BuildContext("builtin", attributes, {}, machine, logging.getLogger("test.moved"))  # type: ignore[arg-type]
+    manager: DataManager = await SPEC.build(context)  # type: ignore[assignment]
+    await manager.resources_changed(machine)  # type: ignore[arg-type]
+    yield manager
+    await manager.close()
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 30) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 (the condition is on the disk or in another thread)
+            await asyncio.sleep(0.01)
+
+
+def row(manager: DataManager) -> dict[str, Any]:
+    found: dict[str, Any] = next(r for r in manager.ledger()["collectors"] if r["component"] == "imu")
+    return found
+
+
+def is_captured_anew(root: Path, manager: DataManager) -> bool:
+    return (root / ".gleaner" / "ledger.db").exists() and bool(manager.collectors) and row(manager)["waiting"] >= 5
+
+
+async def test_a_removed_folder_is_made_again_and_its_loss_is_counted(tmp_path: Path, manager: DataManager) -> None:
+    root = tmp_path / "capture"
+    await until(lambda: row(manager)["waiting"] >= 10)
+    captured = row(manager)["captured"]
+    root.rename(tmp_path / "away")
+    shutil.rmtree(tmp_path / "away")
+    await until(lambda: is_captured_anew(root, manager))
+    now = row(manager)
+    assert now["dropped"]["removed"] >= captured
+    assert now["captured"] == now["waiting"] + sum(now["dropped"].values())
+    await manager.close()
+    at_rest = read_ledger(root)["collectors"][0]
+    assert at_rest["captured"] == at_rest["waiting"] + at_rest["dropped"]["removed"]
+
+
+async def test_a_folder_that_was_moved_keeps_what_is_in_it(tmp_path: Path, manager: DataManager) -> None:
+    root, away = tmp_path / "capture", tmp_path / "away"
+    await until(lambda: row(manager)["waiting"] >= 10)
+    root.rename(away)
+    await until(lambda: is_captured_anew(root, manager))
+    there = read_ledger(away)["collectors"][0]
+    assert there["waiting"] >= 10
+    assert there["captured"] - there["waiting"] == sum(there["dropped"].values())
+    assert not list(root.rglob("*.reason.json"))
+
+
+async def test_a_disk_mounted_over_the_folder_is_used_and_given_back(tmp_path: Path, manager: DataManager) -> None:
+    root = tmp_path / "capture"
+    await until(lambda: row(manager)["waiting"] >= 10)
+    done = await asyncio.to_thread(
+        subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        await until(lambda: is_captured_anew(root, manager))
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", "-l", str(root)], check=True)
+    await until(lambda: len(list(root.rglob("*.capture"))) > 0 and row(manager)["waiting"] >= 20)
+    now = row(manager)
+    assert set(now["dropped"]) <= {"removed"}  # what came in the second before it was noticed has no place to go
+    await manager.close()
+    at_rest = read_ledger(root)["collectors"][0]
+    assert at_rest["waiting"] == at_rest["captured"] - sum(at_rest["dropped"].values())
