@@ -227,10 +227,10 @@ async def test_new_attributes_reach_a_running_module_resource(world: ModuleWorld
             world.save({"modules": [module], "components": [counter("same"), fake()]})
 
             async def gone() -> bool:
-                return world.life()[-1] == "-c"
+                return "c" not in await states(robot)
 
             await until(gone)
-            assert "c" not in await states(robot)
+            assert world.life()[-1] == "-c"
 
 
 async def test_a_module_that_crashes_comes_back_with_its_resources(world: ModuleWorld) -> None:
