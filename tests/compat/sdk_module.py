@@ -74,6 +74,8 @@ class Counter(Sensor, EasyResource):
         if "ask" in command:
             other: Any = self.others[command["ask"]]
             return {"readings": dict(await other.get_readings())}
+        if "environment" in command:
+            return {name: os.environ.get(name, "") for name in command["environment"]}
         return {"pid": os.getpid(), "echo": dict(command)}
 
     async def close(self) -> None:

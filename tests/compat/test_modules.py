@@ -67,6 +67,15 @@ async def test_resources_of_a_module_are_used_like_any_others(world: ModuleWorld
     assert "gleaner.module.acme" in world.log()
 
 
+async def test_a_module_gets_no_keys_of_ours(world: ModuleWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLEANER_CAPTURE_KEY", "secret")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    async with running(world, {"modules": [world.module()], "components": [counter()]}, "c") as robot:
+        names = ["GLEANER_CAPTURE_KEY", "LANG", "VIAM_MODULE_NAME"]
+        found = await Sensor.from_robot(robot, "c").do_command({"environment": names})
+        assert found == {"GLEANER_CAPTURE_KEY": "", "LANG": "C.UTF-8", "VIAM_MODULE_NAME": "acme"}
+
+
 async def test_a_module_uses_the_machine_and_other_modules(world: ModuleWorld) -> None:
     needing = counter("needing", needs=["fake", "other"])
     config = {"modules": [world.module(), world.module("second")], "components": [needing, counter("other"), fake()]}

@@ -164,7 +164,9 @@ class ModuleHost:
         """Why it ended. Raises CannotLaunch, ProcessSilent, OSError, GRPCError."""
         launch = self.launch = self._plan()
         address, channel = self._address(launch)
-        environment = {**os.environ, **dict(launch.environment), "VIAM_MODULE_ADDRESS": address}
+        # Our own variables may hold keys, such as that of encrypted captures: no module's business.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GLEANER_")}
+        environment = {**inherited, **dict(launch.environment), "VIAM_MODULE_ADDRESS": address}
         Path(environment["VIAM_MODULE_DATA"]).mkdir(parents=True, exist_ok=True)
         await run_first(launch, environment, self.log)
         if self.state is not ModuleState.UNHEALTHY:  # what failed stays so, with its reason, until it works
