@@ -2,9 +2,10 @@
 
 Run: `python bench/capture_write.py [--seconds 1] [--rounds 3]`. All figures of one run come from one machine, the sides
 taking turns; the last line is JSON. Readings go the whole way: encoded, submitted, framed with their checksum, written,
-rotated, synced within the second, and finished. Their rate is per second of processor time of the whole process, all its
-threads and the kernel's part included ("per core"): what it costs the robot, whoever else computes. Pictures are
-measured to the page cache, in a burst that fits into it, and then for good: every file synced and renamed.
+rotated, synced within the second, and finished. Pictures are measured to the page cache, in a burst that fits into it, and
+then for good: every file synced and renamed. `records_per_s` and `picture_mb_per_s` are per second of processor time of
+the whole process, all its threads and the kernel's part included ("per core"): what it costs the robot, whoever else
+computes. The figures by the clock are beside them.
 """
 
 from __future__ import annotations
@@ -298,7 +299,7 @@ def figures_of(rates: dict[str, list[Rate]]) -> dict[str, float]:
 
     figures |= {
         "records_per_s": round(statistics.median(rate.per_core for rate in rates["store_readings"])),
-        "picture_mb_per_s": figures["pictures_mb_per_s"],
+        "picture_mb_per_s": round(statistics.median(r.per_core * PICTURE_BYTES / 1e6 for r in rates["pictures"]), 1),
         "x_viam_sdk": ratio("store_readings", "store_readings_viam_sdk"),
         "x_mcap": ratio("store_readings", "store_readings_mcap"),
         "x_sqlite": ratio("store_readings", "store_readings_sqlite"),

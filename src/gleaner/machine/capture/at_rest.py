@@ -78,7 +78,7 @@ class FileSealer:
 
     def frame(self, plain: bytes, records: int) -> bytes:
         """One frame. Never the same twice: what failed to be written is encrypted anew."""
-        return b"".join(self._frame(plain, records))
+        return b"%b%b%b" % self._frame(plain, records)
 
     def frames(self, parts: Sequence[bytes]) -> Iterator[list[bytes]]:
         """One record as buffers to write; a big part is encrypted from where it is, in frames of its own."""
@@ -94,15 +94,15 @@ class FileSealer:
         yield self._small(small, 1)
 
     def _small(self, parts: list[bytes], records: int) -> list[bytes]:
-        return self._frame(b"".join(parts), records) if parts or records else []
+        return [*self._frame(b"".join(parts), records)] if parts or records else []
 
-    def _frame(self, plain: bytes | memoryview, records: int) -> list[bytes]:
+    def _frame(self, plain: bytes | memoryview, records: int) -> tuple[bytes, bytes, bytes]:
         counter = self._counter
         if counter >= _MOST_FRAMES:
             raise OverflowError("an encrypted capture file has no room for more frames")
         self._counter = counter + 1
         head = _HEAD.pack(_MARK, records, counter, len(plain) + _TAG_BYTES)
-        return [head, _CHECKSUM.pack(crc32(head)), self._encrypt(_NONCE.pack(0, counter), plain, head)]
+        return head, _CHECKSUM.pack(crc32(head)), self._encrypt(_NONCE.pack(0, counter), plain, head)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The capture folder is removed, moved, replaced or unmounted while the machine captures: it goes on there."""
+"""The data manager and its disk: encrypted captures, and a folder that is removed, moved, replaced or unmounted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from viam.components.sensor import Sensor
 
+from gleaner.machine.capture.at_rest import is_encrypted
+from gleaner.machine.capture.errors import BadCaptureKey
 from gleaner.machine.capture.ledger import read_ledger
 from gleaner.machine.capture.manager import DataManager
 from gleaner.machine.models.base import BuildContext
@@ -49,13 +52,18 @@ class Machine:
         return self.sensor if name == "imu" else None
 
 
-@pytest.fixture
-async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
-    machine = Machine(tmp_path)
-    attributes = DataManagerAttributes.model_validate({"durability_ms": 50})
-    context = BuildContext("builtin", attributes, {}, machine, logging.getLogger("test.moved"))  # type: ignore[arg-type]
+async def build(home: Path, **attributes: Any) -> DataManager:
+    machine = Machine(home)
+    checked = DataManagerAttributes.model_validate(attributes)
+    context = BuildContext("builtin", checked, {}, machine, logging.getLogger("test.moved"))  # type: ignore[arg-type]
     manager: DataManager = await SPEC.build(context)  # type: ignore[assignment]
     await manager.resources_changed(machine)  # type: ignore[arg-type]
+    return manager
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
+    manager = await build(tmp_path, durability_ms=50)
     yield manager
     await manager.close()
 
@@ -119,3 +127,32 @@ async def test_a_disk_mounted_over_the_folder_is_used_and_given_back(tmp_path: P
     await manager.close()
     at_rest = read_ledger(root)["collectors"][0]
     assert at_rest["waiting"] == at_rest["captured"] - sum(at_rest["dropped"].values())
+
+
+async def test_captures_are_encrypted_when_the_configuration_says_so(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(bytes(range(32)).hex())
+    key.chmod(0o600)
+    manager = await build(tmp_path, encryption={"key_file": str(key)}, durability_ms=0)
+    try:
+        await until(lambda: row(manager)["waiting"] >= 3)
+    finally:
+        await manager.close()
+    files = list((tmp_path / "capture").rglob("*.capture"))
+    assert files
+    assert all(is_encrypted(path.read_bytes()) for path in files)
+    assert read_ledger(tmp_path / "capture")["collectors"][0]["waiting"] >= 3
+
+
+async def test_a_key_that_others_may_read_stops_capture_with_words(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(bytes(range(32)).hex())
+    key.chmod(0o644)
+    with pytest.raises(BadCaptureKey, match="chmod 600"):
+        await build(tmp_path, encryption={"key_file": str(key)})
+
+
+@pytest.mark.parametrize("wrong", [{}, {"key_file": "/a", "key_env": "B"}, {"password": "x"}])
+def test_encryption_has_one_source_of_its_key(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        DataManagerAttributes.model_validate({"encryption": wrong})
