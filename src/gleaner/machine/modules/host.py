@@ -137,6 +137,7 @@ class ModuleHost:
 
     async def _run_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
+        short_runs = 0
         while True:
             began_s = loop.time()
             self._again.clear()
@@ -148,14 +149,16 @@ class ModuleHost:
                 reason = f"cannot be started: {error}"
             except GRPCError as error:
                 reason = f"refuses to start: {error.message or error.status.name}"
-            if loop.time() - began_s > _HEALTHY_AFTER_S:
-                self.failures = 0
+            except Exception as error:  # the top of this task, without which the module would never start again
+                self.log.exception("module %s: a mistake of the machine's", self.name)
+                reason = f"could not be run: {type(error).__name__}: {error}"
+            short_runs = 0 if loop.time() - began_s > _HEALTHY_AFTER_S else short_runs + 1
             if self._again.is_set():
                 self._become(ModuleState.STARTING)
                 continue
             self.failures += 1
             self._fail(reason)
-            pause_s = _PAUSES_S[min(self.failures, len(_PAUSES_S)) - 1]
+            pause_s = _PAUSES_S[min(max(short_runs, 1), len(_PAUSES_S)) - 1]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._again.wait()

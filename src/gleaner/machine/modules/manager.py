@@ -10,9 +10,9 @@ from typing import Any
 
 from gleaner.machine.foreign.offers import Offer
 from gleaner.machine.modules.host import Doors, ModuleHost, ModuleState
-from gleaner.machine.modules.launch import Launch, plan_launch
+from gleaner.machine.modules.launch import CannotLaunch, Launch, plan_launch
 from gleaner.machine.placeholders import PackageSource
-from gleaner.wire.machine_config import CloudConfig, MachineConfig, ModuleConfig, ResourceConfig
+from gleaner.wire.machine_config import CloudConfig, MachineConfig, ResourceConfig
 
 
 class NoSuchModule(KeyError):
@@ -108,13 +108,12 @@ class ModuleManager:
 
     def _launcher(self, name: str) -> Callable[[], Launch]:
         def launch() -> Launch:
-            module = self._module(name)
+            module = next((module for module in self._config.modules if module.name == name), None)
+            if module is None:
+                raise CannotLaunch("is no longer configured")
             return plan_launch(module, self._config, self._packages, self._home, self._cloud)
 
         return launch
-
-    def _module(self, name: str) -> ModuleConfig:
-        return next(module for module in self._config.modules if module.name == name)
 
     def _host_changed(self) -> None:
         self.changed()

@@ -58,6 +58,9 @@ class Remote:
                 await self._while_connected()
             except (RemoteRefuses, ProcessSilent) as problem:
                 self._away(str(problem))
+            except Exception as error:  # noqa: BLE001 (the top of this task: a remote that is never tried again must not be)
+                self._log.exception("remote %s: a mistake of this machine's", self.config.name)
+                self._away(f"remote {self.config.name} could not be used: {type(error).__name__}: {error}")
             await asyncio.sleep(self._reconnect_s)
 
     async def _while_connected(self) -> None:
