@@ -141,3 +141,28 @@ async def test_kills_at_random_moments_lose_and_repeat_nothing(
     assert len({content for _, content in app.files.values()}) == total
     [row] = read_ledger(tmp_path)["collectors"]
     assert (row["captured"], row["synced"], row["waiting"], row["dropped"]) == (total, total, 0, {})
+
+
+def test_a_process_that_dies_before_it_is_told_anything_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvloop refuses to write to the pipe of a process that is gone: that ended sync for good, without a word."""
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr("gleaner.machine.sync.supervisor.sys.executable", "/bin/true")
+    monkeypatch.setattr("gleaner.machine.sync.backoff.FIRST_S", 0.001)
+    monkeypatch.setattr("gleaner.machine.sync.supervisor.LONGEST_RESTART_S", 0.002)
+
+    def restarts() -> int:
+        return sum("it is started again" in record.getMessage() for record in caplog.records)
+
+    async def supervise() -> None:
+        settings = SyncSettings(str(tmp_path), "p", "s", "http://127.0.0.1:1")
+        supervisor = SyncSupervisor(settings, logging.getLogger("test.restarts"), lambda _started_ns, _sent: None)
+        supervisor.start()
+        try:
+            await until(lambda: restarts() >= 60)
+        finally:
+            await supervisor.stop()
+
+    with caplog.at_level(logging.ERROR, "test.restarts"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(supervise())

@@ -128,6 +128,8 @@ class SyncSupervisor:
                 ending = f"the sync process ended with code {await self._run_once()}"
             except OSError as error:  # no memory, no file descriptors: a state of the machine that passes
                 ending = f"the sync process cannot be started: {error}"
+            except Exception as error:  # noqa: BLE001 (the top of this task: without it nothing would be sent any more)
+                ending = f"the sync process was lost: {type(error).__name__}: {error}"
             if self._has_connected or loop.time() - began_s > HEALTHY_AFTER_S:
                 backoff.reset()
             self.connected, self.error = False, f"{ending}; it is started again"
@@ -149,7 +151,8 @@ class SyncSupervisor:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(self.settings.to_json()).encode() + b"\n")
+            # One that was killed at once has a closed pipe already, which uvloop refuses to write to.
+            self._send(json.dumps(self.settings.to_json()).encode() + b"\n")
             self._running.set()
             while text := await process.stdout.readline():
                 self._handle(text)
