@@ -13,7 +13,12 @@ from grpclib import GRPCError, Status
 from grpclib.client import Channel
 from grpclib.events import SendRequest, listen
 from grpclib.protocol import H2Protocol
-from viam.proto.robot import ResourceNamesRequest, ResourceRPCSubtypesRequest, RobotServiceStub
+from viam.proto.robot import (
+    ResourceNamesRequest,
+    ResourceRPCSubtypesRequest,
+    ResourceRPCSubtypesResponse,
+    RobotServiceStub,
+)
 from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
 
 from gleaner.machine.dial import is_loopback
@@ -66,7 +71,12 @@ class RemoteConnection:
 
     async def listing(self) -> RemoteListing:
         names = await self._call(self._robot.ResourceNames, ResourceNamesRequest())
-        subtypes = await self._call(self._robot.ResourceRPCSubtypes, ResourceRPCSubtypesRequest())
+        try:
+            subtypes = await self._call(self._robot.ResourceRPCSubtypes, ResourceRPCSubtypesRequest())
+        except RemoteRefuses as refusal:
+            if not _is_unimplemented(refusal.__cause__):
+                raise
+            subtypes = ResourceRPCSubtypesResponse()  # a server made with an SDK has Viam's own APIs only
         keys = [ResourceKey(f"{name.namespace}:{name.type}:{name.subtype}", name.name) for name in names.resources]
         services = [
             (each.proto_service, f"{each.subtype.namespace}:{each.subtype.type}:{each.subtype.subtype}")
@@ -99,6 +109,10 @@ class RemoteConnection:
             event.metadata["authorization"] = f"Bearer {self._token}"
         if is_safety_monitored(event.method_name) and (session := await self._session.id()):
             event.metadata[SESSION_HEADER] = session
+
+
+def _is_unimplemented(error: BaseException | None) -> bool:
+    return isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED
 
 
 class _WatchedChannel(Channel):
