@@ -93,6 +93,11 @@ class Settler:
         self._thread.shutdown(wait=wait)
         self._pool.shutdown(wait=wait)
 
+    @property
+    def has_suspects(self) -> bool:
+        """Whether something is to be tried again."""
+        return bool(self._suspects or self._left_folders)
+
     # --- the settler's thread ----------------------------------------------------------------------------------------
 
     def _settle(self, work: Work) -> None:

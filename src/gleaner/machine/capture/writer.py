@@ -33,6 +33,7 @@ from gleaner.machine.capture.trouble import explain, reason_of
 
 DURABILITY_S = 1.0
 DISK_CHECK_S = 1.0
+SLOW_DISK_S = 1.0
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # Written, but not on the disk yet: beyond this the writer waits for the disk, the queues fill, and drops are counted.
 MAX_UNSETTLED_BYTES = 256 * 1024 * 1024
@@ -89,6 +90,8 @@ class Writer:
         self._work = Work()
         self._unsettled_bytes = 0
         self._in_flight: Future[None] | None = None
+        self._submitted_s = 0.0
+        self._is_slow = False
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
@@ -279,7 +282,9 @@ class Writer:
 
     def _settle(self, finishes: list[_Finish], *, must_wait: bool) -> None:
         """Hands what was written to the settler. A settler that is behind gets it together with what follows."""
-        if self._in_flight is not None and not self._in_flight.done():
+        is_behind = self._in_flight is not None and not self._in_flight.done()
+        self._note_pace(is_behind=is_behind)
+        if self._in_flight is not None and is_behind:
             if not finishes and not must_wait and self._unsettled_bytes <= MAX_UNSETTLED_BYTES:
                 return
             if self._unsettled_bytes > MAX_UNSETTLED_BYTES:
@@ -299,11 +304,28 @@ class Writer:
                 work.dirty.append((channel.sink, file))
             folders, channel.sink.dirty_folders = channel.sink.dirty_folders, set()
             work.folders |= folders
+        if work.is_empty and not finishes and not must_wait and not self._settler.has_suspects:
+            return
+        self._submitted_s = time.monotonic()
         self._in_flight = self._settler.submit(work)
         for finish in finishes:
             _pass_on(self._in_flight, finish.done)
         if must_wait:
             self._in_flight.result()
+
+    def _note_pace(self, *, is_behind: bool) -> None:
+        """A disk that takes longer than the window breaks the promise: that has to be known."""
+        if not is_behind:
+            if self._is_slow:
+                self._log.info("the disk of %s keeps up again", self._root.path)
+            self._is_slow = False
+        elif not self._is_slow and time.monotonic() - self._submitted_s > max(self._options.durability_s, SLOW_DISK_S):
+            self._is_slow = True
+            self._log.warning(
+                "the disk of %s does not keep up: a power cut now costs more than durability_ms. Capture less, or use a "
+                "faster disk",
+                self._root.path,
+            )
 
     def _retire(self, channel: Channel, work: Work | None = None) -> None:
         file = channel.sink.retire()
