@@ -44,6 +44,8 @@ class StandInApp:
         self.partial: dict[str, bytearray] = {}
         self.entries: dict[str, Entry] = {}
         self.connections = 0
+        self.piece_bytes = 0
+        """Of big files, as they arrived, repeats included."""
         self.port = 0
         # Misbehaviour:
         self.refuse_with: int | None = None
@@ -133,6 +135,7 @@ class StandInApp:
 
     def _piece(self, seq: int, id_: str, offset: int, last: bool, data: bytes) -> Frame:
         held = self.partial[id_]
+        self.piece_bytes += len(data)
         if offset != len(held):
             return Offset(seq, id_, len(held))
         if self.break_piece_at is not None and offset >= self.break_piece_at:
