@@ -47,7 +47,9 @@ async def main(root: Path, first: int) -> None:
         settings = CollectorSettings("rdk:component:sensor", f"s{index}", "Readings", 200, rotate_bytes=4096)
         collectors.append(Collector(settings, None, Method(Source(first).reading), storage.writer, scheduler, log))
     settings = CollectorSettings("rdk:component:camera", "cam", "GetImages", 50)
-    collectors.append(Collector(settings, None, Method(Source(first).picture, is_binary=True), storage.writer, scheduler, log))
+    collectors.append(
+        Collector(settings, None, Method(Source(first).picture, is_binary=True), storage.writer, scheduler, log)
+    )
     for collector in collectors:
         collector.start()
     while True:

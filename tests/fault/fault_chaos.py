@@ -108,7 +108,8 @@ class Chaos:
     def _sync_pid(self) -> int:
         deadline = time.monotonic() + PATIENCE_S
         while (pid := self.loop.machine.sync_pid) is None:
-            assert time.monotonic() < deadline, "no sync process: " + self.loop.machine.log.read_text()[-3000:]
+            said = self.loop.machine.log.read_text()[-3000:]
+            assert time.monotonic() < deadline, f"no sync process, but {self.loop.machine.children()}: {said}"
             time.sleep(0.05)
         return pid
 

@@ -45,14 +45,20 @@ class Part:
     @property
     def sync_pid(self) -> int | None:
         """The sync process of a machine, if it runs now."""
-        assert self.process is not None
-        try:
-            for child in psutil.Process(self.process.pid).children():
+        for child in self.children():
+            try:
                 if "gleaner.machine.sync.process" in child.cmdline():
                     return int(child.pid)
-        except psutil.NoSuchProcess:
-            pass
+            except psutil.NoSuchProcess:
+                continue  # it has just died, and its parent does not know yet
         return None
+
+    def children(self) -> list[psutil.Process]:
+        assert self.process is not None
+        try:
+            return psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
