@@ -254,6 +254,8 @@ class DataManager(DataManagerService):
     async def _count_backlog(self) -> None:
         try:
             await asyncio.to_thread(self._storage.count_backlog)
+        except Exception:  # noqa: BLE001 (the top of this task: sync must begin whatever the count came to)
+            self._log.exception("the captures of earlier runs could not be counted: the ledger shows too few")
         finally:
             self._counted.set()
         if self._supervisor is not None:

@@ -59,7 +59,10 @@ class ConfigPoller:
     async def run(self) -> None:
         while True:
             self._poked.clear()
-            await self._poll()
+            try:
+                await self._poll()
+            except Exception:  # noqa: BLE001 (the top of this task: without it the machine would never be configured again)
+                _LOG.exception("asking the app for the configuration failed; it is asked again")
             interval_s = self._cloud.refresh_interval_s * random.uniform(0.9, 1.1)
             wait_s = interval_s if self._current is not None else min(2.0, interval_s)
             with contextlib.suppress(TimeoutError):

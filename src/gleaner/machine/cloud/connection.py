@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from grpclib import GRPCError, Status
 from grpclib.client import Channel
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
 from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
 
 from gleaner.machine.dial import is_loopback
@@ -129,7 +130,12 @@ class AppConnection:
                 f"the app at {self.address} shows a certificate that this machine does not trust ({error.verify_message}): "
                 "download machine.json again, or set cloud.ca_certificate"
             ) from error
-        except (TimeoutError, OSError, StreamTerminatedError, ProtocolError) as error:
+        except AttributeError as error:
+            # grpclib, when the connection is lost between being made and being used: it has deleted its transport.
+            if error.name != "_transport":
+                raise
+            raise AppUnreachable(f"the app at {self.address} closed the connection") from error
+        except (TimeoutError, OSError, StreamTerminatedError, ProtocolError, H2Error) as error:
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             raise AppUnreachable(f"the app at {self.address} cannot be reached: {reason}") from error
 
