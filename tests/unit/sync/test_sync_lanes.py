@@ -80,6 +80,22 @@ async def test_one_that_gives_up_waiting_leaves_no_trace() -> None:
     await lanes.enter(HUGE, Lane.BIG)
 
 
+async def test_one_that_is_cancelled_as_its_turn_comes_takes_no_room() -> None:
+    """A connection breaks: everybody is cancelled, and frames are let go, in the same moment."""
+    lanes = Lanes(Flow())
+    await lanes.enter(HUGE, Lane.BACKLOG)
+    waiting = [asyncio.create_task(lanes.enter(HUGE, lane)) for lane in (Lane.NEW, Lane.BIG, Lane.BACKLOG)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    lanes.leave(HUGE)
+    await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+    assert not lanes.is_pressed
+    async with asyncio.timeout(5):
+        await lanes.enter(HUGE, Lane.BIG)
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """One small frame at a time, so that the order of sending shows."""

@@ -63,8 +63,7 @@ class Lanes:
             if one.admitted.done() and not one.admitted.cancelled():
                 self.leave(size)
             else:
-                self._waiting.remove(one)
-                heapq.heapify(self._waiting)
+                self._forget(one)
             raise
 
     def leave(self, size: int) -> None:
@@ -84,15 +83,21 @@ class Lanes:
             self._turns += 1
             is_lowest = self._turns % LOWEST_GETS_ONE_IN == 0
             one = max(self._waiting, key=lambda w: (w.lane, -w.number)) if is_lowest else self._waiting[0]
+            if one.admitted.cancelled():  # its task was cancelled a moment ago and has not run since
+                self._forget(one)
+                continue
             if not self._fits(one.size):
                 self._turns -= 1
                 return
-            self._waiting.remove(one)
-            heapq.heapify(self._waiting)
+            self._forget(one)
             self._frames += 1
             self._bytes += one.size
-            if not one.admitted.done():
-                one.admitted.set_result(None)
+            one.admitted.set_result(None)
+
+    def _forget(self, one: _Waiting) -> None:
+        if one in self._waiting:
+            self._waiting.remove(one)
+            heapq.heapify(self._waiting)
 
     def _fits(self, size: int) -> bool:
         if self._frames == 0:
