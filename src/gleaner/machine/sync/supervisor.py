@@ -138,15 +138,7 @@ class SyncSupervisor:
             await asyncio.sleep(backoff.next_s())
 
     async def _run_once(self) -> int | None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gleaner.machine.sync.process",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LINE_BYTES,
-            env={**_LEAN_MEMORY, **os.environ},
-        )
+        process = await _begin()
         self._process = process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -190,6 +182,29 @@ class SyncSupervisor:
         for future in self._requests.values():
             if not future.done():
                 future.set_result(error)
+
+
+async def _begin() -> asyncio.subprocess.Process:
+    """A sync process. Who is cancelled meanwhile leaves none behind."""
+    beginning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gleaner.machine.sync.process",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env={**_LEAN_MEMORY, **os.environ},
+        )
+    )
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        process = await beginning
+        if process.stdin is not None:
+            process.stdin.close()
+        await _end(process)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
