@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sys
 import time
@@ -127,6 +128,7 @@ async def main() -> None:
     if cutting is not None:
         cutting.cancel()
     server.close()
+    os._exit(0)  # what is on the way is lost, as on a real line
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ PING_INTERVAL_S = 10.0
 PING_TIMEOUT_S = 20.0
 # The app answers after its durable commit, seconds at worst; longer means that it hangs.
 ANSWER_TIMEOUT_S = 120.0
+_TIMER_SLACK_S = 0.005
 # Of WebSocket and TLS on a frame of some 10 kB, for the throttle.
 _OVERHEAD_BYTES = 40
 
@@ -156,8 +157,11 @@ class Link:
             loop.call_at(self._paused_until_s, self._resume)
 
     def _resume(self) -> None:
-        if asyncio.get_running_loop().time() >= self._paused_until_s:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._paused_until_s:
             self._lanes.resume()
+        else:  # another pause came meanwhile, or the timer was a moment early, as uvloop's may be
+            loop.call_at(self._paused_until_s + _TIMER_SLACK_S, self._resume)
 
 
 @asynccontextmanager
