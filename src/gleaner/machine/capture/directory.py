@@ -210,9 +210,9 @@ class CaptureDirectory:
         recovered = 0
         for copy in self.state.glob(REPAIR_PREFIX + "*"):
             copy.unlink()  # the file that it was to replace is still whole
-        for entry in list(walk_files(self.root)):
-            if entry.name.endswith(IN_PROGRESS_SUFFIX):
-                recovered += self._finish_orphan(Path(entry.path))
+        orphans = [Path(entry.path) for entry in walk_files(self.root) if entry.name.endswith(IN_PROGRESS_SUFFIX)]
+        for path in orphans:
+            recovered += self._finish_orphan(path)
         if recovered:
             self._log.info("finished %d capture files that an earlier stop had left open", recovered)
         return recovered
