@@ -71,10 +71,12 @@ def gleaner(folder: Path, options: list[str], total: int) -> Figures:
             additional_sync_paths=(str(outside),),
             settle_ms=0,
         )
-        stack.enter_context(running_sender(settings))
+        sender = stack.enter_context(running_sender(settings))
         began = time.perf_counter()
         while size_of(root) + size_of(outside):
             time.sleep(0.05)
+            if sender.process.poll() is not None:
+                raise RuntimeError("the sync process ended")
         figures = Figures(time.perf_counter() - began, line.counts(), size)
         if (stored := app.stored()) != count:
             raise RuntimeError(f"the app has {stored} of {count} files")
