@@ -90,7 +90,7 @@ def test_the_ledger_goes_on_where_the_last_run_ended(tmp_path: Path) -> None:
 def test_a_kill_around_the_removal_counts_a_file_once(tmp_path: Path, died: str) -> None:
     path = put_file(tmp_path, "a.capture", 4)
     store = LedgerStore(tmp_path, durable=True)
-    store.record([Change(READINGS, Fate.SYNCED, "", 4, 1, path.stat().st_size)], [leaving(path)])
+    store.record([Change(READINGS, Fate.SYNCED, "", 4, 1, path.stat().st_size)], [(leaving(path), None)])
     store.close()
     if died == "after the removal":
         path.unlink()
@@ -107,7 +107,7 @@ def test_a_kill_before_the_move_to_failed_is_finished(tmp_path: Path) -> None:
     target = tmp_path / "failed" / "a.capture"
     target.parent.mkdir()
     store = LedgerStore(tmp_path, durable=True)
-    store.record([Change(READINGS, Fate.SET_ASIDE, "rejected", 4, 1, 1)], [leaving(path, str(target))])
+    store.record([Change(READINGS, Fate.SET_ASIDE, "rejected", 4, 1, 1)], [(leaving(path, str(target)), None)])
     store.close()
     open_storage(tmp_path).close()
     assert target.exists()
@@ -122,7 +122,7 @@ def test_a_folder_that_was_never_used_has_an_empty_ledger(tmp_path: Path) -> Non
 def test_a_new_file_of_an_old_name_is_not_removed(tmp_path: Path) -> None:
     path = put_file(tmp_path, "a.capture", 4)
     store = LedgerStore(tmp_path, durable=True)
-    store.record([], [leaving(path)])
+    store.record([], [(leaving(path), None)])
     path.unlink()
     put_file(tmp_path, "a.capture", 7)
     store.finish_leaving()
@@ -146,7 +146,7 @@ def test_backlog_and_oldest_follow_what_is_sent(tmp_path: Path) -> None:
     assert (before["backlog_files"], before["backlog_bytes"]) == (1, path.stat().st_size)
     assert before["sync_error"] == "offline"
     store = LedgerStore(tmp_path, durable=True)
-    store.record([Change(READINGS, Fate.SYNCED, "", 4, 1, path.stat().st_size)], [leaving(path)])
+    store.record([Change(READINGS, Fate.SYNCED, "", 4, 1, path.stat().st_size)], [(leaving(path), None)])
     store.close()
     storage.note_pass(1)
     after = storage.ledger({}, "")

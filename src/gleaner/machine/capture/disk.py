@@ -1,4 +1,4 @@
-"""When a disk counts as full: capture stops writing before the machine itself suffers."""
+"""When a disk counts as full: what is captured is thinned in time, and capture stops before the machine itself suffers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,42 @@ def space_at(path: Path) -> DiskSpace:
     return DiskSpace(status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail)
 
 
+@dataclass(frozen=True)
+class Marks:
+    """When the data manager thins what it holds, as shares of the whole disk (Viam's attributes and defaults)."""
+
+    used: float = 0.9
+    """`disk_usage_deletion_threshold`: the disk is used this far by anybody …"""
+    captures: float = 0.5
+    """`capture_dir_deletion_threshold`: … and captures are at least this much of it."""
+
+
+# Thinning ends so much of the disk below the mark: the next round comes after many captures, not after the next one.
+LOW_MARK_GAP = 0.03
+# Whoever filled the disk, captures are thinned before the reserve is touched: capture must go on.
+EMERGENCY_FACTOR = 2.0
+EMERGENCY_END_FACTOR = 3.0
+
+
+def bytes_to_free(space: DiskSpace, captures_bytes: int, marks: Marks) -> int:
+    """How much of the captures has to go now; 0 while there is room."""
+    high = int(marks.used * space.size_bytes)
+    used = space.size_bytes - space.free_bytes
+    need = 0
+    if used >= high and captures_bytes >= marks.captures * space.size_bytes:
+        need = used - int((marks.used - LOW_MARK_GAP) * space.size_bytes)
+    if space.free_bytes < EMERGENCY_FACTOR * reserve_bytes(space):
+        need = max(need, int(EMERGENCY_END_FACTOR * reserve_bytes(space)) - space.free_bytes)
+    return min(need, captures_bytes)
+
+
+def reserve_bytes(space: DiskSpace) -> float:
+    """What is never written to, so that the system goes on."""
+    return min(RESERVE_SHARE * space.size_bytes, RESERVE_BYTES)
+
+
 def is_full(space: DiskSpace, was_full: bool) -> bool:
-    reserve = min(RESERVE_SHARE * space.size_bytes, RESERVE_BYTES)
-    return space.free_bytes < reserve * (RESUME_FACTOR if was_full else 1.0)
+    return space.free_bytes < reserve_bytes(space) * (RESUME_FACTOR if was_full else 1.0)
 
 
 class DiskGuard:

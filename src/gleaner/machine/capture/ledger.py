@@ -2,8 +2,10 @@
 
 What is durable: the capture files themselves, and `<capture_dir>/.gleaner/ledger.db` (SQLite) with cumulative counts of
 what left the directory (`synced`, `set_aside`) or never reached it (`dropped`). `waiting` is never stored: it is what
-the files say. The sync process counts files and notes them as *leaving* in one transaction, then removes them: a kill
-in between is finished at the next start, so no file is ever counted twice or forgotten.
+the files say. Who removes a file counts it and notes it as *leaving* in one transaction, and then removes it: a kill in
+between is finished at the next start, so no file is ever counted twice or forgotten. Two remove files, sync and the
+thinning of a full disk: whoever notes a file first has counted it. What was thinned stays noted until the next round, so
+that a file which the app had already, but not yet acknowledged, is counted as synced after all.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -31,9 +33,24 @@ CREATE TABLE IF NOT EXISTS counts (
   records INTEGER NOT NULL, files INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
   PRIMARY KEY (directory, fate, reason)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leaving (
-  path TEXT PRIMARY KEY, target TEXT NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL
+  path TEXT PRIMARY KEY, target TEXT NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+  thinned INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
+_ADD_THINNED = "ALTER TABLE leaving ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0"
+_COUNT = (
+    "INSERT INTO counts VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records,"
+    " files = files + excluded.files, size_bytes = size_bytes + excluded.size_bytes"
+)
+# A row of another file, which had the same name, gives way. The same file again changes nothing: it was counted.
+_NOTE = (
+    "INSERT INTO leaving VALUES (?,?,?,?,?,?) ON CONFLICT (path) DO UPDATE SET target = excluded.target,"
+    " inode = excluded.inode, size = excluded.size, modified_ns = excluded.modified_ns, thinned = excluded.thinned"
+    " WHERE inode <> excluded.inode OR size <> excluded.size OR modified_ns <> excluded.modified_ns"
+)
+_RECLAIM = (
+    "UPDATE leaving SET thinned = 0 WHERE path = ? AND inode = ? AND size = ? AND modified_ns = ? AND thinned = 1"
+)
 
 
 class Fate(StrEnum):
@@ -57,6 +74,8 @@ class DropReason(StrEnum):
     """Was written, then taken away by somebody else before its file was complete."""
     WRITE_FAILED = "write_failed"
     """Any other error."""
+    THINNED = "thinned"
+    """Was stored, then removed because the disk was full."""
     REJECTED = "rejected"
     DAMAGED = "damaged"
 
@@ -84,6 +103,33 @@ class Leaving:
     modified_ns: int
 
 
+Departure = tuple[Leaving, Change | None]
+"""A file that leaves, and what is counted for it."""
+
+
+def merged(changes: Iterable[Change]) -> list[Change]:
+    """The same counts in as few rows as possible: a batch of 200 pictures is one row."""
+    sums: dict[Change, tuple[int, int, int]] = {}
+    for change in changes:
+        key = replace(change, records=0, files=0, size_bytes=0)
+        records, files, size_bytes = sums.get(key, (0, 0, 0))
+        sums[key] = (records + change.records, files + change.files, size_bytes + change.size_bytes)
+    return [replace(key, records=r, files=f, size_bytes=b) for key, (r, f, b) in sums.items()]
+
+
+def _synced_after_all(change: Change) -> list[Change]:
+    """Instead of thinned."""
+    thinned = replace(
+        change,
+        fate=Fate.SET_ASIDE,
+        reason=DropReason.THINNED,
+        records=-change.records,
+        files=-change.files,
+        size_bytes=-change.size_bytes,
+    )
+    return [change, thinned]
+
+
 @dataclass
 class Counts:
     synced: Waiting = field(default_factory=Waiting)
@@ -106,6 +152,8 @@ class LedgerStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.executescript(_SCHEMA)
+            if "thinned" not in [row[1] for row in self._db.execute("PRAGMA table_info(leaving)")]:
+                self._db.execute(_ADD_THINNED)
             self._db.execute("SELECT count(*) FROM counts")
         except sqlite3.Error:
             self._db.close()
@@ -120,24 +168,51 @@ class LedgerStore:
             self._reader.close()
             self._db.close()
 
-    def record(self, changes: Iterable[Change], leaving: Iterable[Leaving] = (), gone: Iterable[str] = ()) -> None:
-        """Adds counts, notes files as leaving and forgets those that are gone, all or nothing."""
+    def record(
+        self,
+        changes: Iterable[Change],
+        departures: Iterable[Departure] = (),
+        gone: Iterable[str] = (),
+        *,
+        thinned: bool = False,
+    ) -> None:
+        """Adds counts, counts and notes the files that leave and forgets those that are gone, all or nothing."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT INTO counts VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records,"
-                " files = files + excluded.files, size_bytes = size_bytes + excluded.size_bytes",
-                [(c.directory, c.fate, c.reason, c.records, c.files, c.size_bytes) for c in changes],
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO leaving VALUES (?,?,?,?,?)",
-                [(f.path, f.target, f.inode, f.size, f.modified_ns) for f in leaving],
-            )
+            changes = list(changes)
+            for file, change in departures:
+                key = (file.path, file.inode, file.size, file.modified_ns)
+                row = (file.path, file.target, file.inode, file.size, file.modified_ns, thinned)
+                if self._db.execute(_NOTE, row).rowcount and change is not None:
+                    changes.append(change)
+                elif change is not None and not thinned and self._db.execute(_RECLAIM, key).rowcount:
+                    changes += _synced_after_all(change)
+            self._count(changes)
             self._db.executemany("DELETE FROM leaving WHERE path = ?", [(path,) for path in gone])
+
+    def reclaim(self, departures: Iterable[Departure]) -> None:
+        """The app has these files, which were no longer here: if thinning took them, they are counted as synced."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for file, change in departures:
+                key = (file.path, file.inode, file.size, file.modified_ns)
+                if change is not None and self._db.execute(_RECLAIM, key).rowcount:
+                    self._count(_synced_after_all(change))
+
+    def _count(self, changes: Iterable[Change]) -> None:
+        self._db.executemany(
+            _COUNT, [(c.directory, c.fate, c.reason, c.records, c.files, c.size_bytes) for c in merged(changes)]
+        )
 
     def leaving(self) -> list[Leaving]:
         with self._read_lock:
-            return [Leaving(*row) for row in self._reader.execute("SELECT * FROM leaving")]
+            rows = self._reader.execute("SELECT path, target, inode, size, modified_ns FROM leaving").fetchall()
+        return [Leaving(*row) for row in rows]
+
+    def thinned(self) -> list[str]:
+        """Paths of the files that the last round of thinning took."""
+        with self._read_lock:
+            return [path for (path,) in self._reader.execute("SELECT path FROM leaving WHERE thinned = 1")]
 
     def counts(self) -> dict[str, Counts]:
         with self._read_lock:

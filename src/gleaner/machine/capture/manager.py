@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
+from gleaner.machine.capture.disk import Marks
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
+from gleaner.machine.capture.thinner import ThinningOptions
 from gleaner.machine.capture.writer import DURABILITY_S, WriterOptions
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
@@ -56,6 +58,7 @@ class ManagerSettings:
     sync_bandwidth_limit: int = 0
     durability_s: float = DURABILITY_S
     keyring: Keyring = field(default_factory=Keyring)
+    marks: Marks = field(default_factory=Marks)
 
 
 class DataManager(DataManagerService):
@@ -66,7 +69,7 @@ class DataManager(DataManagerService):
         self._settings = settings
         self._log = log
         options = WriterOptions(settings.durability_s, settings.keyring)
-        self._storage = CaptureStorage(settings.capture_dir, log, options)
+        self._storage = CaptureStorage(settings.capture_dir, log, options, ThinningOptions(settings.marks))
         self._scheduler = Scheduler()
         self._collectors: dict[str, Collector] = {}
         self._problems: dict[str, str] = {}
@@ -226,7 +229,7 @@ class DataManager(DataManagerService):
         if settings is None:
             self._log.info("%s", self._why_no_app())
             return
-        self._supervisor = SyncSupervisor(settings, self._log, self._note_pass)
+        self._supervisor = SyncSupervisor(settings, self._log, self._note_pass, self._storage.note_rate)
         if self._counted.is_set():
             self._supervisor.start()
 

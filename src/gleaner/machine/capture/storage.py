@@ -26,6 +26,8 @@ from gleaner.machine.capture.ledger import (
     open_ledger,
     stored_before,
 )
+from gleaner.machine.capture.progress import Progress
+from gleaner.machine.capture.thinner import Thinner, ThinningOptions
 from gleaner.machine.capture.writer import Writer, WriterOptions
 
 PREDECESSOR_PATIENCE_S = 10.0
@@ -45,8 +47,17 @@ class CollectorView:
 class CaptureStorage:
     """`open() → running → close()`, both blocking. `ledger` may be called from any thread and answers at once."""
 
-    def __init__(self, root: Path, log: logging.Logger, options: WriterOptions | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        log: logging.Logger,
+        options: WriterOptions | None = None,
+        thinning: ThinningOptions | None = None,
+    ) -> None:
         self.root = root
+        self._thinning = thinning or ThinningOptions()
+        self._thinner: Thinner | None = None
+        self._progress = Progress()
         self._options = options or WriterOptions()
         self._log = log
         self._before: dict[str, Waiting] = {}
@@ -86,6 +97,10 @@ class CaptureStorage:
         with self._opening:
             self._writer = Writer(self.root, store, DiskGuard(self.root), self._log, self._options)
             self._writer.start()
+            self._thinner = Thinner(
+                self.root, store, self._options.keyring, self._backlog_bytes, self._log, self._thinning
+            )
+            self._thinner.start()
             if self._is_abandoned:
                 self.close()
 
@@ -117,6 +132,8 @@ class CaptureStorage:
         """
         old_store = self._store
         is_removed = self._directory.place() is Place.REMOVED
+        if self._thinner is not None:
+            self._thinner.stop()
         self.writer.stop()
         will = self._last_will() if is_removed else []
         self._directory.close()
@@ -149,6 +166,8 @@ class CaptureStorage:
         }
 
     def close(self) -> None:
+        if self._thinner is not None:
+            self._thinner.stop()
         if self._writer is not None:
             self._writer.stop()
         if self._store is not None:
@@ -159,26 +178,40 @@ class CaptureStorage:
         """Sync has sent all that was there at that time: nothing that still waits is older."""
         self._oldest_ns = started_ns
 
+    def note_rate(self, files_per_s: float, bytes_per_s: float) -> None:
+        """What sync has got through lately; called every few seconds while it sends."""
+        self._progress.note(files_per_s, bytes_per_s, self._backlog_bytes(), time.monotonic())
+
     def ledger(self, collectors: Mapping[str, CollectorView], sync_error: str) -> dict[str, Any]:
         """The Ledger of docs/architecture.md. `collectors` by directory; others appear for what they left behind."""
         all_stored = self._stored()  # before the counts: what is synced in between was stored before
         counts = self.writer.counts()
-        rows, backlog = [], Waiting()
+        rows = []
         for directory in sorted(all_stored.keys() | collectors.keys() | counts.keys()):
-            stored = all_stored.get(directory, Waiting())
-            count = counts.get(directory, Counts())
-            view = collectors.get(directory, CollectorView())
-            row = collector_row(directory, stored.records, count)
-            rows.append({**row, **asdict(view)})
-            backlog.files += max(0, stored.files - count.synced.files - count.set_aside.files)
-            backlog.size_bytes += max(0, stored.size_bytes - count.synced.size_bytes - count.set_aside.size_bytes)
+            row = collector_row(
+                directory, all_stored.get(directory, Waiting()).records, counts.get(directory, Counts())
+            )
+            rows.append({**row, **asdict(collectors.get(directory, CollectorView()))})
+        backlog = _backlog(counts, all_stored)
         return {
             "collectors": rows,
             "backlog_files": backlog.files,
             "backlog_bytes": backlog.size_bytes,
             "oldest_unsent": iso(self._oldest(backlog)),
             "sync_error": sync_error,
+            "rate": {"files_per_s": self._progress.files_per_s, "bytes_per_s": self._progress.bytes_per_s},
+            "eta_s": self._progress.eta_s(backlog.size_bytes),
+            "disk": self._disk(),
         }
+
+    def _backlog_bytes(self) -> int:
+        all_stored = self._stored()
+        return _backlog(self.writer.counts(), all_stored).size_bytes
+
+    def _disk(self) -> dict[str, Any]:
+        if self._thinner is None:
+            raise RuntimeError("the capture storage is not open")
+        return {**asdict(self._thinner.space), "state": self._thinner.state.value}
 
     def _oldest(self, backlog: Waiting) -> int | None:
         if not backlog.files:
@@ -186,6 +219,16 @@ class CaptureStorage:
         elif self._oldest_ns is None:
             self._oldest_ns = time.time_ns()
         return self._oldest_ns
+
+
+def _backlog(counts: Mapping[str, Counts], all_stored: Mapping[str, Waiting]) -> Waiting:
+    """What waits in all; its records are not counted."""
+    backlog = Waiting()
+    for directory, stored in all_stored.items():
+        left = counts.get(directory, Counts())
+        backlog.files += max(0, stored.files - left.synced.files - left.set_aside.files)
+        backlog.size_bytes += max(0, stored.size_bytes - left.synced.size_bytes - left.set_aside.size_bytes)
+    return backlog
 
 
 def _sum(left: Waiting, right: Waiting) -> Waiting:

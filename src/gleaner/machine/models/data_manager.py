@@ -107,14 +107,22 @@ class DataManagerAttributes(Attributes):
         title="Sync bandwidth (bytes/s)",
         description="Sync puts at most so many bytes a second on the line. 0: no limit.",
     )
-    delete_every_nth_when_disk_full: int = Field(
-        default=5, ge=0, title="Thinning", description="Accepted for compatibility; a full disk stops capture instead."
-    )
     disk_usage_deletion_threshold: float = Field(
-        default=0.9, ge=0, title="Disk usage threshold", description="Accepted for compatibility."
+        default=0.9,
+        ge=0,
+        title="Disk usage threshold",
+        description="A share of the disk. Once it is used this far, and captures are as much of it as the next value says, they "
+        "are thinned evenly in time: tagged ones and rare sensors last, the newest never. Above 1: only when the disk is "
+        "almost full.",
     )
     capture_dir_deletion_threshold: float = Field(
-        default=0.5, ge=0, title="Capture folder threshold", description="Accepted for compatibility."
+        default=0.5,
+        ge=0,
+        title="Capture folder threshold",
+        description="A share of the disk: what captures may keep of it although others fill the rest.",
+    )
+    delete_every_nth_when_disk_full: int = Field(
+        default=5, ge=0, title="Thinning", description="Accepted for compatibility; thinning chooses by time and value."
     )
     delete_data_on_part_deletion: bool = Field(
         default=False, title="Delete with the machine", description="Accepted for compatibility."
@@ -137,6 +145,7 @@ def capture_folder(attributes: DataManagerAttributes, home: Path) -> Path:
 
 
 async def _build(context: BuildContext) -> Any:
+    from gleaner.machine.capture.disk import Marks
     from gleaner.machine.capture.keys import KeySource, load_keyring
     from gleaner.machine.capture.manager import DataManager, ManagerSettings
 
@@ -163,6 +172,10 @@ async def _build(context: BuildContext) -> Any:
         sync_bandwidth_limit=attributes.sync_bandwidth_limit,
         durability_s=attributes.durability_ms / 1000,
         keyring=keyring,
+        marks=Marks(
+            attributes.disk_usage_deletion_threshold or Marks.used,
+            attributes.capture_dir_deletion_threshold or Marks.captures,
+        ),
     )
     manager = DataManager(context.name, settings, context.log)
     await manager.start()

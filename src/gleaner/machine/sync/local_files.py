@@ -11,14 +11,23 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
 from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.errors import CaptureKeyMissing
-from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore, leave, sync_directories
+from gleaner.machine.capture.ledger import (
+    Change,
+    Departure,
+    DropReason,
+    Fate,
+    Leaving,
+    LedgerStore,
+    leave,
+    merged,
+    sync_directories,
+)
 from gleaner.machine.sync.outgoing import Amounts, LocalFile, Outgoing, packed
 from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
 from gleaner.machine.sync.sealed import SealedFiles
@@ -297,6 +306,7 @@ class LocalFiles:
         """Acts on the app's answers; returns how many files it has. A file without an answer stays."""
         answers = {result.id: result for result in results}
         done: list[tuple[Candidate, str, Change | None]] = []
+        missing: list[Departure] = []
         stored = 0
         for file in files:
             answer = answers.get(file.entry.id)
@@ -306,9 +316,14 @@ class LocalFiles:
                 self._rejected(file, answer)
                 continue
             stored += 1
+            change = self._change(file.candidate, Fate.SYNCED, "", file.records)
             if self.is_unchanged(file.candidate):
-                done.append((file.candidate, "", self._change(file.candidate, Fate.SYNCED, "", file.records)))
+                done.append((file.candidate, "", change))
+            else:
+                missing.append((_leaving(file.candidate, ""), change))
         self._let_go(done)
+        if missing:  # a full disk took them while they were on their way, if not somebody else
+            self._store.reclaim(missing)
         return stored
 
     def _rejected(self, file: LocalFile, answer: Result) -> None:
@@ -348,17 +363,19 @@ class LocalFiles:
     def _let_go(self, done: Sequence[tuple[Candidate, str, Change | None]]) -> None:
         if not done:
             return
-        leaving = [Leaving(c.path, target, c.inode, c.size, c.modified_ns) for c, target, _ in done]
+        departures = [(_leaving(candidate, target), change) for candidate, target, change in done]
         with self._lock:
-            self._uncounted = merged([*self._uncounted, *(change for _, _, change in done if change is not None)])
             try:
-                self._store.record(self._uncounted, leaving, self._gone)
+                self._store.record(self._uncounted, departures, self._gone)
                 self._uncounted, self._gone = [], []
             except sqlite3.OperationalError as error:
                 # A full disk: only letting go makes room again. The counts are written with the next files.
+                self._uncounted = merged(
+                    [*self._uncounted, *(change for _, change in departures if change is not None)]
+                )
                 self._log.debug("the ledger cannot be written now: %s", error)
             gone: list[str] = []
-            for file in leaving:
+            for file, _ in departures:
                 try:
                     leave(file)
                 except OSError as error:
@@ -370,11 +387,5 @@ class LocalFiles:
             self._gone += gone
 
 
-def merged(changes: Iterable[Change]) -> list[Change]:
-    """The same counts in as few rows as possible: a batch of 200 pictures is one row."""
-    sums: dict[Change, tuple[int, int, int]] = {}
-    for change in changes:
-        key = replace(change, records=0, files=0, size_bytes=0)
-        records, files, size_bytes = sums.get(key, (0, 0, 0))
-        sums[key] = (records + change.records, files + change.files, size_bytes + change.size_bytes)
-    return [replace(key, records=r, files=f, size_bytes=b) for key, (r, f, b) in sums.items()]
+def _leaving(candidate: Candidate, target: str) -> Leaving:
+    return Leaving(candidate.path, target, candidate.inode, candidate.size, candidate.modified_ns)
