@@ -64,9 +64,7 @@ def _build_store(context: AppContext) -> None:
     context.readings = ReadingService(database, packs)
     context.datasets = DatasetService(database, packs, events)
     context.file_uploads = FileUploads(context.ingest, context.items, context.datasets, context.fleet, time.time_ns)
-    context.thumbnails = Thumbnails(
-        database, packs, context.items, is_busy=lambda: context.ingest.is_crowded
-    )
+    context.thumbnails = Thumbnails(database, packs, context.items, is_busy=lambda: context.ingest.is_crowded)
     context.ingest.on_stored = context.thumbnails.stored
     context.cleaner = Cleaner(database, packs)
 
