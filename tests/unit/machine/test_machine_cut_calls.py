@@ -12,7 +12,7 @@ from viam.proto.app.robot import ConfigRequest, RobotServiceStub
 
 from cutting_proxy import Cut, CuttingProxy
 from gleaner.machine.cloud.configuration import ConfigPoller
-from gleaner.machine.cloud.connection import AppConnection, AppError
+from gleaner.machine.cloud.connection import AppConnection, AppError, AppUnreachable
 from gleaner.wire.machine_config import MachineConfig
 
 
@@ -30,6 +30,24 @@ async def test_a_call_on_a_cut_line_is_an_app_error(cut: Cut) -> None:
                         await connection.call(RobotServiceStub, "Config", ConfigRequest(id=cloud.id), timeout_s=5)
                 proxy.set(Cut.NONE)
                 await connection.call(RobotServiceStub, "Config", ConfigRequest(id=cloud.id), timeout_s=5)
+            finally:
+                connection.close()
+
+
+@pytest.mark.parametrize("cut", [Cut.BLACK_HOLE, Cut.MUTE, Cut.HALF_OPEN])
+async def test_a_line_that_lies_dead_is_left_for_a_new_one(cut: Cut) -> None:
+    """A router that forgot the connection says nothing: TCP itself would hold on to it for a quarter of an hour."""
+    async with fake_app() as app:
+        with CuttingProxy(int(app.cloud.app_address.rsplit(":", 1)[1])) as proxy:
+            cloud = app.cloud.model_copy(update={"app_address": f"http://127.0.0.1:{proxy.port}"})
+            connection, request = AppConnection(cloud), ConfigRequest(id=app.cloud.id)
+            try:
+                await connection.call(RobotServiceStub, "Config", request, timeout_s=5)
+                proxy.set(cut)
+                with pytest.raises(AppUnreachable):
+                    await connection.call(RobotServiceStub, "Config", request, timeout_s=0.3)
+                proxy.set(Cut.NONE)
+                await connection.call(RobotServiceStub, "Config", request, timeout_s=5)
             finally:
                 connection.close()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,13 +69,21 @@ class AppConnection:
         #: Credentials would cross a network in the clear.
         self.is_exposed = not tls and not is_loopback(parts.hostname)
         self._cloud = cloud
-        self._channel = Channel(
-            parts.hostname, parts.port or (443 if tls else 80), ssl=_grpc_tls(cloud) if tls else None
+        self._dial = partial(
+            Channel, parts.hostname, parts.port or (443 if tls else 80), ssl=_grpc_tls(cloud) if tls else None
         )
+        self._channel = self._dial()
         self._token = ""
 
     def close(self) -> None:
         self._channel.close()
+
+    def _hang_up(self, channel: Channel) -> None:
+        """A line that lies dead without a word (a router that forgot it) stays open for minutes: the next call dials."""
+        if channel is self._channel:
+            self._channel = self._dial()
+            with suppress(AttributeError):  # grpclib, when closing ends the connection at once: it closes it twice
+                channel.close()
 
     async def call(self, stub: type[Any], method: str, request: Any, *, timeout_s: float = TIMEOUT_S) -> Any:
         """One unary call as this part; authenticates when needed."""
@@ -117,6 +126,7 @@ class AppConnection:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turns what grpclib raises into AppUnreachable or AppRefused."""
+        channel = self._channel
         try:
             yield
         except GRPCError as error:
@@ -136,6 +146,8 @@ class AppConnection:
                 raise
             raise AppUnreachable(f"the app at {self.address} closed the connection") from error
         except (TimeoutError, OSError, StreamTerminatedError, ProtocolError, H2Error) as error:
+            if isinstance(error, TimeoutError):
+                self._hang_up(channel)
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             raise AppUnreachable(f"the app at {self.address} cannot be reached: {reason}") from error
 
