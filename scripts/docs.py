@@ -108,9 +108,9 @@ def openapi() -> str:
 
 def wanted() -> dict[Path, str]:
     from gleaner.machine.catalog import render
-    from gleaner.machine.models import all_specs
+    from gleaner.machine.models import MODELS
 
-    catalog = render(all_specs())
+    catalog = render([listed.load() for listed in MODELS])
     return {CATALOG: catalog, REFERENCE: reference(json.loads(catalog)), OPENAPI: openapi()}
 
 

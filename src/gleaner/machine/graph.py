@@ -15,7 +15,7 @@ from typing import Any
 from viam.resource.base import ResourceBase
 
 from gleaner.machine.foreign.offers import Modules, NoModules, NoRemotes, Remotes
-from gleaner.machine.models.base import BuildContext, Host, ModelSpec
+from gleaner.machine.models.base import BuildContext, Host, ListedModel
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import Node, State, resource_logger
 from gleaner.machine.notifier import ChangeNotifier
@@ -40,7 +40,7 @@ class ResourceGraph:
     def __init__(
         self,
         host: Host,
-        specs: Sequence[ModelSpec],
+        specs: Sequence[ListedModel],
         packages: PackageSource | None = None,
         *,
         modules: Modules | None = None,

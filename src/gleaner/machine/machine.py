@@ -14,7 +14,7 @@ from gleaner.machine.cloud.service import CloudService
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.home import MachineHome
 from gleaner.machine.host import MachineHost
-from gleaner.machine.models.base import ModelSpec
+from gleaner.machine.models.base import ListedModel
 from gleaner.machine.modules.manager import ModuleManager, remove_leftover_sockets
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import State
@@ -50,7 +50,7 @@ class Exit(Enum):
 class Machine:
     """`start`, then `apply` each configuration, then `stop`. One per process and home folder."""
 
-    def __init__(self, home: MachineHome, local: MachineConfig, specs: Sequence[ModelSpec] | None = None) -> None:
+    def __init__(self, home: MachineHome, local: MachineConfig, specs: Sequence[ListedModel] | None = None) -> None:
         """`local` is the configuration file: all of it, or only how to reach the app that holds the rest."""
         cloud = local.cloud
         self.host = MachineHost(home.path, cloud)
@@ -61,7 +61,7 @@ class Machine:
         self.remotes = RemoteManager(cloud)
         self.graph = ResourceGraph(
             self.host,
-            specs or models.all_specs(),
+            specs or models.MODELS,
             packages or NoPackages(),
             modules=self.modules,
             remotes=self.remotes,

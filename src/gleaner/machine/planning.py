@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gleaner.machine.foreign.offers import AnyAttributes, Modules, NoModules, NoRemotes, RemoteResource, Remotes
-from gleaner.machine.models.base import Attributes, ModelSpec
+from gleaner.machine.models.base import Attributes, ListedModel, ModelSpec
 from gleaner.machine.names import ResourceKey, find_key, key_of
 from gleaner.machine.placeholders import NoPackages, PackageLocation, PackageSource, Resolved, resolve
 from gleaner.wire.machine_config import MachineConfig, ResourceConfig, format_path
@@ -56,7 +56,7 @@ class Plan:
 class Surroundings:
     """What can be built here: the models of this process, packages, modules and the resources of remotes."""
 
-    specs: Sequence[ModelSpec]
+    specs: Sequence[ListedModel]
     packages: PackageSource = field(default_factory=NoPackages)
     modules: Modules = field(default_factory=NoModules)
     remotes: Remotes = field(default_factory=NoRemotes)
@@ -90,7 +90,11 @@ def _remote_plan(resource: RemoteResource) -> Plan:
 
 def _plan(path: str, config: ResourceConfig, keys: Iterable[ResourceKey], around: Surroundings) -> Plan:
     plan = Plan(key_of(config), path, config)
-    spec = next((s for s in around.specs if s.api == config.api and config.model in (s.model, *s.aliases)), None)
+    listed = next((s for s in around.specs if s.api == config.api and config.model in (s.model, *s.aliases)), None)
+    try:
+        spec = listed.load() if listed is not None else None
+    except ImportError as error:
+        return replace(plan, error=f"{path}.model: {config.model} is not available on this machine: {error}")
     resolved = resolve(config.attributes, around.packages)
     implicit: Sequence[str] = ()
     optional: Sequence[str] = ()
@@ -149,7 +153,7 @@ def _on_lost_remote(reference: str, remotes: Mapping[str, str]) -> str:
     return remotes.get(reference.rpartition("/")[2].partition(":")[0], "")
 
 
-def _unknown_model(path: str, config: ResourceConfig, specs: Sequence[ModelSpec]) -> str:
+def _unknown_model(path: str, config: ResourceConfig, specs: Sequence[ListedModel]) -> str:
     models = sorted(spec.model for spec in specs if spec.api == config.api)
     if not models:
         apis = sorted({spec.api for spec in specs})

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gleaner.wire.jpeg import exif_orientation, jpeg_size
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 Rgb = NDArray[np.uint8]
 """uint8, (height, width, 3), red first."""
@@ -21,7 +23,6 @@ VIAM_RGBA_MAGIC = b"RGBA"
 MAX_PIXELS = 200_000_000
 """Refused beyond this: decoding it would take more memory than a small machine has."""
 _JPEG_START = b"\xff\xd8"
-_EXIF_ORIENTATION_TAG = 0x0112
 
 
 class PictureProblem(ValueError):
@@ -70,43 +71,6 @@ def picture_size(data: bytes) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def exif_orientation(jpeg: bytes) -> int:
-    """1–8 as in the EXIF standard; 1 (upright) when the file does not say."""
-    for marker, start, end in _jpeg_segments(jpeg):
-        if marker == 0xE1 and jpeg[start : start + 6] == b"Exif\0\0":
-            return _orientation_of_tiff(jpeg[start + 6 : end])
-    return 1
-
-
-def _jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, first byte, last byte + 1) of the header segments that precede the picture data."""
-    at = 2
-    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
-        marker = jpeg[at + 1]
-        if marker in (0xDA, 0xD9):
-            return
-        size = int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        yield marker, at + 4, at + 2 + size
-        at += 2 + size
-
-
-def _orientation_of_tiff(tiff: bytes) -> int:
-    order = "little" if tiff[:2] == b"II" else "big"
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(tiff[at : at + size], order)  # type: ignore[arg-type]
-
-    first = number(4, 4)
-    for index in range(number(first, 2)):
-        entry = first + 2 + 12 * index
-        if entry + 12 > len(tiff):
-            break
-        if number(entry, 2) == _EXIF_ORIENTATION_TAG:
-            value = number(entry + 8, 2)
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
 def _upright(picture: Rgb, orientation: int) -> Rgb:
     if orientation == 1:
         return picture
@@ -121,13 +85,10 @@ def _upright(picture: Rgb, orientation: int) -> Rgb:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    import simplejpeg
-
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, KeyError) as error:  # KeyError: simplejpeg meets a colour space it has no name for
-        raise PictureProblem("the JPEG is damaged or cut off in its header") from error
-    return int(height), int(width)
+    width, height = jpeg_size(data)
+    if not width or not height:
+        raise PictureProblem("the JPEG is damaged or cut off in its header")
+    return height, width
 
 
 def _read_jpeg(data: bytes, fit: tuple[int, int] | None) -> Rgb:
@@ -143,7 +104,10 @@ def _read_jpeg(data: bytes, fit: tuple[int, int] | None) -> Rgb:
     except ValueError as error:
         if "premature end" in str(error).lower():
             raise PictureProblem("the JPEG is cut off before its end") from error
-        return _read_other(data)  # CMYK, and the harmless oddities of cheap cameras
+        try:
+            return _read_other(data)  # CMYK, and the harmless oddities of cheap cameras
+        except PictureProblem:
+            raise PictureProblem("the JPEG is damaged or cut off in its header") from error
     return _upright(np.asarray(picture, dtype=np.uint8), orientation)
 
 

@@ -19,8 +19,9 @@ from gleaner.machine.models.camera_image_dir import ImageDirAttributes, Player
 from gleaner.machine.models.camera_video import VideoAttributes, VideoDriver
 from gleaner.machine.models.camera_webcam import WebcamAttributes, WebcamDriver, complete_jpeg, devices
 from gleaner.machine.models.frames import DeviceLost, DriverSource, SourceState
-from gleaner.machine.models.photo_files import exif_orientation, load_photo
+from gleaner.machine.models.photo_files import load_photo
 from gleaner.machine.models.pictures import CameraProblem, decode_image
+from gleaner.wire.jpeg import exif_orientation
 
 LOG = logging.getLogger("test.files")
 

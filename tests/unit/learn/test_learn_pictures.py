@@ -12,7 +12,8 @@ import simplejpeg
 
 from gleaner.learn.pictures import choose_input_size, load_pictures
 from gleaner.learn.request import Example
-from gleaner.wire.picture import PictureProblem, Rgb, exif_orientation, picture_size, read_rgb, resize_rgb
+from gleaner.wire.jpeg import exif_orientation
+from gleaner.wire.picture import PictureProblem, Rgb, picture_size, read_rgb, resize_rgb
 
 FULL_RED, FULL_BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -101,8 +101,14 @@ def test_every_model_can_be_drawn_as_a_form() -> None:
             assert field.get("title") or "$ref" in field, f"{entry['model']}.{name} has no title"
 
 
+def test_models_are_listed_as_their_files_say() -> None:
+    for listed in models.MODELS:
+        spec = listed.load()
+        assert (listed.api, listed.model, listed.aliases) == (spec.api, spec.model, spec.aliases)
+
+
 def test_no_two_models_share_a_name() -> None:
-    names = [(spec.api, name) for spec in models.all_specs() for name in (spec.model, *spec.aliases)]
+    names = [(listed.api, name) for listed in models.MODELS for name in (listed.model, *listed.aliases)]
     assert len(names) == len(set(names))
     assert models.find("rdk:component:sensor", "gleaner:sensor:fake") is sensor_fake.SPEC
     assert models.find("rdk:component:sensor", "rdk:builtin:nothing") is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from gleaner.wire.jpeg import jpeg_size
+
 IMAGE, POINT_CLOUD, FILE, READING = "image", "point_cloud", "file", "reading"
 KINDS = (IMAGE, POINT_CLOUD, FILE, READING)
 # Enough for the size of a JPEG behind large EXIF and colour profile segments.
@@ -72,7 +74,7 @@ def picture_size(head: bytes, mime_type: str) -> tuple[int, int]:
     """(width, height) in pixels; (0, 0) if the header does not say."""
     try:
         if mime_type == "image/jpeg":
-            return _jpeg_size(head)
+            return jpeg_size(head)
         if mime_type == "image/png" and len(head) >= 24:
             return struct.unpack_from(">II", head, 16)
         if mime_type == "image/gif":
@@ -114,22 +116,6 @@ def _mime_of(head: bytes) -> str:
     if head[:2] == b"BM" and len(head) > 26 and head[6:10] == b"\0\0\0\0":
         return "image/bmp"
     return "video/mp4" if head[4:8] == b"ftyp" else ""
-
-
-def _jpeg_size(head: bytes) -> tuple[int, int]:
-    position = 2
-    while position + 9 < len(head):
-        if head[position] != 0xFF:
-            return 0, 0
-        marker = head[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", head, position + 5)
-            return width, height
-        else:
-            position += 2 + int.from_bytes(head[position + 2 : position + 4], "big")
-    return 0, 0
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

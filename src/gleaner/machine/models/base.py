@@ -89,3 +89,20 @@ class ModelSpec:
     capture: tuple[CaptureMethod, ...] = field(default=())
     reconfigure: Callable[[Any, BuildContext], Awaitable[None]] | None = None
     """Gives a running resource other attributes; without it, a new one is built. Raises what `build` raises."""
+
+    def load(self) -> ModelSpec:
+        """As of a model that is only listed yet."""
+        return self
+
+
+class ListedModel(Protocol):
+    """A model by its names; `load` gives the rest."""
+
+    @property
+    def api(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+    def load(self) -> ModelSpec:
+        """Raises ImportError where something is missing on this machine."""

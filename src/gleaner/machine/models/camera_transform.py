@@ -29,8 +29,8 @@ from gleaner.machine.models.frame_camera import (
     check_source_filter,
     quality_field,
 )
-from gleaner.machine.models.photo_files import exif_orientation
 from gleaner.machine.models.pictures import BgrFrame, CameraProblem, SizedImage, decode_image, jpeg_picture
+from gleaner.wire.jpeg import exif_orientation
 
 NONE_OF_THESE = "VIAM_UNKNOWN"
 """Class that Viam-trained models use for "none of these"; never drawn."""

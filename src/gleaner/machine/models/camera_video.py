@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
 from pydantic import Field
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
@@ -147,6 +146,8 @@ class VideoDriver:
         quality = self._settings.quality
 
         def make() -> Picture:
+            import numpy as np
+
             return jpeg_picture(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), quality, captured_at_ns)
 
         feed.publish(make)

@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
@@ -186,6 +185,8 @@ class WebcamDriver:
 
 
 def _encode(frame: av.VideoFrame, quality: int, captured_at_ns: int) -> Picture:
+    import numpy as np
+
     return jpeg_picture(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), quality, captured_at_ns)
 
 
@@ -203,6 +204,8 @@ def complete_jpeg(data: bytes) -> bytes | None:
 @cache
 def _huffman_tables() -> bytes:
     """The standard tables (ITU T.81 annex K.3), as libjpeg writes them when it does not optimise."""
+    import numpy as np
+
     whole = encode_jpeg(np.zeros((16, 16, 3), np.uint8), 75)
     tables, at = b"", 2
     while whole[at + 1] != 0xDA:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from grpclib import Status
 from viam.errors import ViamGRPCError
 from viam.media.video import CameraMimeType, NamedImage
 
-BgrFrame = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    BgrFrame: TypeAlias = npt.NDArray[np.uint8]
+else:
+    # A camera that passes its pictures through never needs numpy, which costs 11 MB.
+    BgrFrame = Any
 
 
 class CameraProblem(ViamGRPCError):
@@ -46,6 +52,7 @@ class SizedImage(NamedImage):
 
 def encode_jpeg(frame: BgrFrame, quality: int) -> bytes:
     """(height, width, 3) BGR → JPEG."""
+    import numpy as np
     import simplejpeg
 
     return bytes(
@@ -62,6 +69,7 @@ def jpeg_picture(frame: BgrFrame, quality: int, captured_at_ns: int) -> Picture:
 def decode_image(data: bytes) -> BgrFrame:
     """JPEG, PNG and what else OpenCV reads → (height, width, 3) BGR, upright. Raises CameraProblem."""
     import cv2
+    import numpy as np
 
     frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if frame is None:
