@@ -40,9 +40,10 @@ def _mount() -> None:
     if sys.argv[1:2] == ["machine"]:
         return  # it runs for months on small computers: the other commands would cost it 5 MB
     from gleaner.cli import app as app_commands
-    from gleaner.cli import catalog, demo
+    from gleaner.cli import catalog, data, demo
 
     app.add_typer(app_commands.app, name="app")
+    app.add_typer(data.app, name="data")
     app.command("demo")(demo.demo)
     app.command("catalog")(catalog.catalog)
 
