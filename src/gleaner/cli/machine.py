@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from gleaner.cli.machine_install import install, uninstall
+from gleaner.cli.machine_status import status
+
 app = typer.Typer(
     help="Run a machine: its cameras, sensors and models, the robot API, capture and sync.",
     invoke_without_command=True,
@@ -18,12 +21,18 @@ app = typer.Typer(
 CANNOT_START = 2
 
 
+app.command("status")(status)
+app.command("install")(install)
+app.command("uninstall")(uninstall)
+
+
 @app.callback()
 def run(
+    context: typer.Context,
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option(envvar="GLEANER_MACHINE_CONFIG", help="Configuration (JSON), or the machine.json of the app."),
-    ],
+    ] = None,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +43,10 @@ def run(
     debug: Annotated[bool, typer.Option("--debug", help="Log details.")] = False,
 ) -> None:
     """Run the machine until Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        raise typer.BadParameter("say which machine to run: --config machine.json", param_hint="--config")
     from gleaner.machine.process import CannotStart, run_process
     from gleaner.machine.process_logging import configure_logging
 

@@ -39,7 +39,7 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
         _warn_if_readable_by_others(config_path, config)
         _warn_of_misspelled(config_path, config)
         with (
-            MachineHome(home or _default_home(config, config_path)) as machine_home,
+            MachineHome(home or default_home(config, config_path)) as machine_home,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
             return runner.run(_run(config_path, config, machine_home, say, guard)) is Exit.RESTART
@@ -178,7 +178,8 @@ def _warn_of_misspelled(path: Path, config: MachineConfig) -> None:
         _LOG.warning("%s: %s", path, problem)
 
 
-def _default_home(config: MachineConfig, config_path: Path) -> Path:
+def default_home(config: MachineConfig, config_path: Path) -> Path:
+    """Where a machine lives unless --home says otherwise."""
     part = (
         config.cloud.id
         if config.cloud is not None
