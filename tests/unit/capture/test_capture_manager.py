@@ -376,3 +376,55 @@ def test_defaults_are_viams() -> None:
         capture_dir_deletion_threshold=0.5,
     )
     assert {k: defaults[k] for k in vars(viam)} == vars(viam)
+
+
+class Director(Sensor):
+    """A capture control sensor: says what the test wants it to say."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.says: Any = {}
+
+    async def get_readings(self, **_options: Any) -> Mapping[str, Any]:
+        if isinstance(self.says, Exception):
+            raise self.says
+        return dict(self.says)
+
+
+async def test_the_control_sensor_changes_capture_and_what_it_leaves_alone_goes_on(
+    machine: Machine, build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    director = machine.resources["director"] = Director("director")
+    machine.configure(component("imu", "sensor", method()), component("cam", "camera"))
+    manager = await build(capture_control_sensor={"name": "director", "key": "overrides"})
+    steady = manager.collectors["rdk_component_sensor/imu/Readings"]
+    cam = {"resource_name": "cam", "method": "GetImages", "capture_frequency_hz": 50, "tags": ["event"]}
+    director.says = {
+        "overrides": [cam],
+        "sequences": [{"sequence_tags": ["run"], "resources": [{"resource_name": "cam", "method": "GetImages"}]}],
+    }
+    pictures = machine.home / "capture" / "rdk_component_camera" / "cam" / "GetImages"
+    await until(lambda: list(pictures.glob("*.capture")))
+    assert list(read_capture(next(pictures.glob("*.capture")).read_bytes()).metadata.tags) == ["event"]
+    with caplog.at_level(logging.WARNING, "test.manager"):
+        director.says = OSError("unplugged")
+        await until(lambda: len(manager.collectors) == 1)
+    assert [r.getMessage() for r in caplog.records if "unplugged" in r.getMessage()] == [
+        "capture control sensor director cannot be followed, capture is as configured: unplugged"
+    ]
+    sequences = machine.home / "capture" / "sequences"
+    assert [path.suffix for path in sequences.iterdir()] == [".progseq"]  # silence ends no sequence
+    director.says = {"overrides": [{"resource_name": "imu", "method": "Readings", "capture_frequency_hz": 0}]}
+    await until(lambda: not manager.collectors)
+    assert [path.suffix for path in sequences.iterdir()] == [".seq"]
+    director.says = {}
+    await until(lambda: len(manager.collectors) == 1)
+    assert manager.collectors["rdk_component_sensor/imu/Readings"] is not steady
+
+
+async def test_a_control_sensor_that_is_not_there_leaves_the_configuration(machine: Machine, build: Build) -> None:
+    machine.configure(component("imu", "sensor", method()))
+    manager = await build(capture_control_sensor={"name": "nobody", "key": "overrides"})
+    imu = manager.collectors["rdk_component_sensor/imu/Readings"]
+    await until(lambda: imu.lateness.percentiles_ms() is not None)
+    assert manager.collectors["rdk_component_sensor/imu/Readings"] is imu

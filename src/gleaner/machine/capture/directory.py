@@ -10,6 +10,7 @@ A crash leaves `.prog` files. Whoever takes the lock finishes them: no other wri
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -305,3 +306,11 @@ def count_tabular(root: Path, files: tuple[Path, ...], keyring: Keyring | None =
         directory = path.parent.relative_to(root).as_posix()
         records[directory] = records.get(directory, 0) + count_records(path, keyring)
     return records
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file that only this user may read. Raises FileExistsError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.closing(path.open("xb")) as file:
+        path.chmod(0o600)
+        file.write(content)

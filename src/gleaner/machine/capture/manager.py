@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import uuid
@@ -14,11 +13,14 @@ from typing import Any, Protocol
 
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
+from gleaner.machine.capture.control import CaptureControl, Orders, overridden
+from gleaner.machine.capture.directory import write_private
 from gleaner.machine.capture.disk import Marks
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.scheduler import Scheduler
+from gleaner.machine.capture.sequences import SequenceFiles
 from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.machine.capture.thinner import ThinningOptions
@@ -59,6 +61,8 @@ class ManagerSettings:
     durability_s: float = DURABILITY_S
     keyring: Keyring = field(default_factory=Keyring)
     marks: Marks = field(default_factory=Marks)
+    control_sensor: str = ""
+    control_key: str = ""
 
 
 class DataManager(DataManagerService):
@@ -78,6 +82,8 @@ class DataManager(DataManagerService):
         self._sync_settings: SyncSettings | None = None
         self._host: CaptureHost | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._orders = Orders()
+        self._sequences = SequenceFiles(settings.capture_dir, log)
         self._counted = asyncio.Event()
         self._changing = asyncio.Lock()
         self._anything_sent = False
@@ -97,6 +103,11 @@ class DataManager(DataManagerService):
             asyncio.create_task(self._schedule_sync(), name="schedule sync"),
             asyncio.create_task(self._watch_directory(), name="watch the capture folder"),
         ]
+        if self._settings.control_sensor:
+            await asyncio.to_thread(self._sequences.recover)
+            name, key = self._settings.control_sensor, self._settings.control_key
+            control = CaptureControl(name, key, self._control_sensor, self._follow_orders, self._log)
+            self._tasks.append(asyncio.create_task(control.run(), name="capture control"))
 
     async def close(self) -> None:
         """Completes all files and ends sync; a second call does nothing."""
@@ -110,6 +121,7 @@ class DataManager(DataManagerService):
             await stop_all(list(self._collectors.values()))
             self._collectors.clear()
             await asyncio.to_thread(self._scheduler.stop)
+            await asyncio.to_thread(self._sequences.close)
             await self._stop_sync()
             await asyncio.to_thread(self._storage.close)
 
@@ -121,21 +133,33 @@ class DataManager(DataManagerService):
             if self._closed:
                 return
             self._host = host
-            plan = self._plan(host)
-            wanted: dict[str, tuple[CollectorSettings, Any]] = {}
-            problems = dict(plan.problems)
-            for settings in plan.collectors:
-                resource = host.resource(settings.lookup or settings.resource, settings.api.rsplit(":", 1)[1])
-                if resource is None:
-                    problems[settings.directory] = (
-                        f"{settings.lookup or settings.resource} is not ready, see its own error"
-                    )
-                else:
-                    wanted[settings.directory] = (settings, resource)
-            await self._apply(wanted)
-            self._note_problems(problems)
-            self._frequencies = {settings.directory: settings.frequency_hz for settings in plan.collectors}
+            await self._capture(host)
             await self._apply_cloud(host.cloud)
+
+    async def _capture(self, host: CaptureHost) -> None:
+        plan = self._plan(host)
+        wanted: dict[str, tuple[CollectorSettings, Any]] = {}
+        problems = dict(plan.problems)
+        for settings in plan.collectors:
+            resource = host.resource(settings.lookup or settings.resource, settings.api.rsplit(":", 1)[1])
+            if resource is None:
+                problems[settings.directory] = f"{settings.lookup or settings.resource} is not ready, see its own error"
+            else:
+                wanted[settings.directory] = (settings, resource)
+        await self._apply(wanted)
+        self._note_problems(problems)
+        self._frequencies = {settings.directory: settings.frequency_hz for settings in plan.collectors}
+
+    def _control_sensor(self) -> Any | None:
+        return self._host.resource(self._settings.control_sensor, "sensor") if self._host else None
+
+    async def _follow_orders(self, orders: Orders) -> None:
+        """The capture control sensor says something else than before."""
+        async with self._changing:
+            self._orders = orders
+            await asyncio.to_thread(self._sequences.follow, orders.sequences)
+            if self._host is not None and not self._closed:
+                await self._capture(self._host)
 
     @property
     def collectors(self) -> Mapping[str, Collector]:
@@ -145,7 +169,13 @@ class DataManager(DataManagerService):
     def _plan(self, host: CaptureHost) -> Plan:
         if self._settings.capture_disabled:
             return Plan((), {})
-        return make_plan(host.config, self._settings.tags, self._settings.rotate_bytes)
+        plan = make_plan(host.config, self._settings.tags, self._settings.rotate_bytes)
+        if self._orders.overrides:
+            tags, rotate_bytes = self._settings.tags, self._settings.rotate_bytes
+            plan, warnings = overridden(plan, self._orders.overrides, host.config, tags, rotate_bytes)
+            for warning in warnings:
+                self._log.warning("the capture control sensor asks for what cannot be captured: %s", warning)
+        return plan
 
     async def _apply(self, wanted: Mapping[str, tuple[CollectorSettings, Any]]) -> None:
         ended = [
@@ -204,7 +234,7 @@ class DataManager(DataManagerService):
             raise NothingToUpload
         supervisor = self._require_supervisor()
         path = self._settings.capture_dir / "datasetUpload" / f"{uuid.uuid4()}{extension_for(mime_type)}"
-        await asyncio.to_thread(_write_private, path, binary_data)
+        await asyncio.to_thread(write_private, path, binary_data)
         try:
             async with asyncio.timeout(timeout):
                 await supervisor.upload(str(path), tags, dataset_ids)
@@ -366,10 +396,3 @@ class DataManager(DataManagerService):
 
     async def get_status(self, *, timeout: float | None = None, **kwargs: Any) -> Mapping[str, Any]:
         return self.ledger()
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.closing(path.open("xb")) as file:
-        path.chmod(0o600)
-        file.write(content)

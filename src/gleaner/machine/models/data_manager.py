@@ -16,8 +16,12 @@ INTERVAL_DEFAULT_MINS = 0.1
 
 
 class ControlSensor(BaseModel):
-    name: str
-    key: str
+    """A sensor that says what is captured how often."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, title="Sensor", description="Name of the sensor.")
+    key: str = Field(min_length=1, title="Key", description="Which of its readings holds the list of overrides.")
 
 
 class Encryption(BaseModel):
@@ -130,10 +134,12 @@ class DataManagerAttributes(Attributes):
     capture_control_sensor: ControlSensor | None = Field(
         default=None,
         title="Capture control sensor",
-        description="Not supported yet: capture follows this configuration.",
+        description="A sensor whose readings start, stop and change capture, ten times a second.",
     )
     mongo_capture_config: dict[str, Any] | None = Field(
-        default=None, title="MongoDB", description="Not supported: readings are synced to the app."
+        default=None,
+        title="MongoDB",
+        description="Not supported: readings are synced to the app, and exported from there.",
     )
 
 
@@ -150,11 +156,9 @@ async def _build(context: BuildContext) -> Any:
     from gleaner.machine.capture.manager import DataManager, ManagerSettings
 
     attributes: DataManagerAttributes = context.attributes
-    if attributes.capture_control_sensor is not None:
-        context.log.warning("capture_control_sensor is not supported yet: capture follows the configuration alone")
     if attributes.mongo_capture_config is not None:
         context.log.warning("mongo_capture_config is not supported: readings go to the app only")
-    encryption = attributes.encryption
+    encryption, control = attributes.encryption, attributes.capture_control_sensor
     source = KeySource(**encryption.model_dump()) if encryption else KeySource()
     keyring = await asyncio.to_thread(load_keyring, source, os.environ)
     # Viam's rule: an interval too small to mean anything is the default.
@@ -172,6 +176,8 @@ async def _build(context: BuildContext) -> Any:
         sync_bandwidth_limit=attributes.sync_bandwidth_limit,
         durability_s=attributes.durability_ms / 1000,
         keyring=keyring,
+        control_sensor=control.name if control else "",
+        control_key=control.key if control else "",
         marks=Marks(
             attributes.disk_usage_deletion_threshold or Marks.used,
             attributes.capture_dir_deletion_threshold or Marks.captures,

@@ -66,7 +66,15 @@ def shelves(roots: Iterable[Path], look: Look, is_tagged: Callable[[str], bool])
         rest, collectors = _split(str(root))
         found += [Shelf(path, _below(path, look), is_tagged(path)) for path in collectors]
         found.append(Shelf("", _in_directories(rest, look), is_tagged(str(root))))
+        found.append(Shelf("", _ended_sequences(str(root), look)))
     return found
+
+
+def _ended_sequences(root: str, look: Look) -> Iterator[Candidate]:
+    """They travel as files: what belongs together is to be kept with what was captured."""
+    for candidate in _in_directory(f"{root}/{_SEQUENCES}", look, []):
+        if candidate.path.endswith(".seq"):
+            yield candidate
 
 
 def candidates(roots: Iterable[Path], now_ns: int, settle_ms: int) -> Iterator[Candidate]:
