@@ -220,6 +220,27 @@ async def test_an_instant_sensor_that_blocks_goes_on_in_a_thread_of_its_own(star
     assert any(name.startswith("capture-stuck") for name in stuck.threads)
 
 
+async def test_a_read_that_returns_just_as_it_is_given_up_is_asked_again(start: Start) -> None:
+    release = threading.Event()
+
+    def read() -> float:
+        assert release.wait(PATIENCE_S)
+        return 1.0
+
+    sensor = InstantSensor("slow", read)
+    collector = await start(sensor, 100)
+    give_up = collector.hung
+
+    def hung() -> None:
+        # The watch thread has decided; before it gets here, the read ends.
+        release.set()
+        wait_until(lambda: collector._asking_since_s is None)
+        give_up()
+
+    collector.hung = hung  # type: ignore[method-assign]
+    await until(lambda: sensor.calls >= 5)
+
+
 async def test_an_instant_sensor_that_raises_is_asked_again_each_time(start: Start) -> None:
     def fail() -> float:
         raise OSError("bus error")

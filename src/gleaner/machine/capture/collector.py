@@ -154,10 +154,10 @@ class Collector:
         if self._is_busy:
             self.skip(1)
             return
+        self._is_busy = True
         if self._read_now is not None and self._own_thread is None:
             self._instant_tick(at_s)
             return
-        self._is_busy = True
         try:
             if self._own_thread is not None:
                 self._own_thread.submit(self._instant_tick, at_s)
@@ -170,7 +170,7 @@ class Collector:
         self.skipped_ticks += ticks
 
     def hung(self) -> None:
-        self._is_busy = True  # until the read that hangs has returned
+        # Busy already, until the read returns. That may be now: set here, the flag could stay for ever.
         self._move_to_own_thread()
 
     def watch(self, now_s: float) -> None:
