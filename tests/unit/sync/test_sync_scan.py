@@ -39,7 +39,7 @@ def found(*roots: Path, settle_ms: int = 10_000) -> dict[str, EntryKind]:
         ("deep/failed/1.capture", 60, b"x", None),
         ("datasetUpload/1.jpeg", 60, b"x", None),
         (".gleaner/ledger.db", 60, b"x", None),
-        ("sequences/1.seq", 60, b"x", None),
+        ("sequences/1.seq", 60, b"x", EntryKind.FILE),
     ],
 )
 def test_what_is_ready_to_be_sent(tmp_path: Path, name: str, age_s: float, content: bytes, kind: EntryKind) -> None:
