@@ -117,6 +117,7 @@ def test_journey_loop_from_driving_to_recognising(demo: DemoStack, trace_file: P
         expect(page.get_by_role("region", name="Recognition")).to_contain_text(" ms")
 
         take_pictures_of_every_page(pages, machine["id"])
+        captures_add_up(pages, machine["id"])
 
         report = page.request.get(f"{demo.web}/api/ml_models?organization_id={machine['organization_id']}").json()[0]
         threshold = report["versions"][0]["suggested_threshold"]
@@ -140,6 +141,19 @@ def park_in_front_of(label: str, pages: Pages, machine_id: str, trace: Trace) ->
         if what_is_in_view(trace.now()) == label:
             return
     pytest.fail(f"the rover could not be parked so that it sees {label} alone")
+
+
+def captures_add_up(pages: Pages, machine_id: str) -> None:
+    """What the Capture tab shows: captured = synced + waiting + dropped, all read in one moment."""
+    pages.page.goto(f"{pages.web}/machines/{machine_id}/capture")
+    camera = pages.page.get_by_role("region", name=re.compile("^Captures of cam"))
+    shown = camera.get_by_label("Sum")
+    expect(shown).to_contain_text("captured", timeout=10 * SECONDS)
+    captured, synced, waiting, dropped = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+", shown.inner_text()))
+    assert captured == synced + waiting + dropped
+    assert synced > 0
+    pages.page.wait_for_timeout(700)
+    pages.picture("capture")
 
 
 def take_pictures_of_every_page(pages: Pages, machine_id: str) -> None:

@@ -6,7 +6,7 @@ const machine: Route["load"] = () => import("./pages/machines/MachinePage.svelte
 export const routes: Route[] = [
   { path: "/machines", title: "Machines", load: () => import("./pages/machines/MachinesPage.svelte") },
   { path: "/machines/:id", title: "Machine", load: machine },
-  { path: "/machines/:id/:tab(configure|control|logs|connect)", title: "Machine", load: machine },
+  { path: "/machines/:id/:tab(configure|control|capture|logs|connect)", title: "Machine", load: machine },
   { path: "/data", title: "Data", load: () => import("./pages/data/DataPage.svelte") },
   { path: "/datasets", title: "Datasets", load: () => import("./pages/datasets/DatasetsPage.svelte") },
   { path: "/datasets/:id", title: "Dataset", load: () => import("./pages/datasets/DatasetPage.svelte") },

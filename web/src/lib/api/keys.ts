@@ -3,6 +3,7 @@ export const keys = {
   machines: (organization: string) => ["machines", organization] as const,
   machine: (id: string) => ["machine", id] as const,
   partStatus: (id: string) => ["part-status", id] as const,
+  captureHours: (id: string) => ["capture-hours", id] as const,
   partConfig: (id: string) => ["part-config", id] as const,
   partHistory: (id: string) => ["part-config", id, "history"] as const,
   catalog: () => ["catalog"] as const,

@@ -52,6 +52,8 @@ export type ResourceState = ResourceStatus["state"];
 export type PackageStatus = Schemas["PackageStatusModel"];
 export type Collector = Schemas["CollectorModel"];
 export type Ledger = Schemas["LedgerModel"];
+/** A row of the data manager's answer to `{"ledger": {"hours": n}}`. */
+export type HourRow = Pick<Collector, "component" | "method" | "captured" | "synced" | "waiting" | "dropped"> & { hour: string };
 export type PartStatus = Schemas["PartStatusModel"];
 /** A line of a machine's log or of a job's; only the first names its logger. */
 export type LogLine = Schemas["JobLineModel"] & Partial<Pick<Schemas["LogLineModel"], "logger">>;
