@@ -69,13 +69,13 @@ test("lateness is told only when it matters", () => {
   assert.equal(lateWords({ late_ms: null, frequency_hz: 1 }), "");
   assert.equal(lateWords({ late_ms: { p50: 1, p99: 15 }, frequency_hz: 30 }), "");
   assert.equal(lateWords({ late_ms: { p50: 1, p99: 90 }, frequency_hz: 1 }), "", "a tenth of a second within ten is fine");
-  assert.match(lateWords({ late_ms: { p50: 40, p99: 1500 }, frequency_hz: 1 }), /1\.5 s late \(typically 40 ms\)/);
+  assert.match(lateWords({ late_ms: { p50: 40, p99: 1500 }, frequency_hz: 1 }), /1\.5\u00a0s late \(typically 40\u00a0ms\)/);
 });
 
 test("what was never captured is told apart from what was dropped", () => {
   assert.deepEqual(untakenWords({ skipped: 0, vetoed: 0 }), []);
   assert.equal(untakenWords({ skipped: 1200, vetoed: 3 }).length, 2);
-  assert.deepEqual([0, 0.1, 1, 2.5].map(frequency), ["", "every 10 s", "1 per second", "2.5 per second"]);
+  assert.deepEqual([0, 0.1, 1, 2.5].map(frequency), ["", "every 10\u00a0s", "1 per second", "2.5 per second"]);
 });
 
 test("hours without captures are empty bars, and others' hours are left out", () => {

@@ -98,7 +98,7 @@ export function syncProblem(error: string): Problem | null {
 export function lateWords(c: Pick<Collector, "late_ms" | "frequency_hz">): string {
   const p99 = c.late_ms?.["p99"] ?? 0;
   if (c.frequency_hz <= 0 || p99 < 20 || p99 < 100 / c.frequency_hz) return "";
-  const ms = (x: number) => (x < 1000 ? `${Math.round(x)} ms` : `${(x / 1000).toFixed(1)} s`);
+  const ms = (x: number) => (x < 1000 ? `${Math.round(x)}\u00a0ms` : `${(x / 1000).toFixed(1)}\u00a0s`);
   return `1 capture in 100 begins more than ${ms(p99)} late (typically ${ms(c.late_ms?.["p50"] ?? 0)})`;
 }
 
@@ -110,7 +110,7 @@ export function untakenWords(c: Pick<Collector, "skipped" | "vetoed">): string[]
   ];
 }
 
-export const frequency = (hz: number) => (hz <= 0 ? "" : hz >= 1 ? `${+hz.toFixed(2)} per second` : `every ${+(1 / hz).toFixed(1)} s`);
+export const frequency = (hz: number) => (hz <= 0 ? "" : hz >= 1 ? `${+hz.toFixed(2)} per second` : `every ${+(1 / hz).toFixed(1)}\u00a0s`);
 
 const HOUR_MS = 3_600_000;
 export type Hour = Parts & { start: number; drops: Drop[] };
