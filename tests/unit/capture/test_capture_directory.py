@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
+from gleaner.machine.capture.backlog import count_backlog
 from gleaner.machine.capture.directory import (
     CaptureDirectory,
     collector_path,
-    count_tabular,
     file_stem,
     is_binary_path,
-    survey,
 )
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
 from gleaner.wire.capture_file import encode_header, encode_record, read_capture
@@ -134,7 +133,7 @@ def test_a_directory_is_free_again_when_its_owner_is_killed(tmp_path: Path) -> N
         assert directory.root == tmp_path
 
 
-def test_the_survey_counts_what_waits_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+def test_the_count_takes_what_waits_and_leaves_the_rest_alone(tmp_path: Path) -> None:
     picture = header(DataType.DATA_TYPE_BINARY_SENSOR) + encode_record(b"".join(encode_binary(1, 2, b"jpeg")))
     put(tmp_path, f"{PICTURES}/a.capture", picture)
     put(tmp_path, f"{PICTURES}/b.capture", picture)
@@ -142,9 +141,8 @@ def test_the_survey_counts_what_waits_and_leaves_the_rest_alone(tmp_path: Path) 
     put(tmp_path, f"failed/{PICTURES}/c.capture", picture)
     put(tmp_path, "datasetUpload/d.jpeg", b"x")
     (tmp_path / "loop").symlink_to(tmp_path)
-    found = survey(tmp_path)
+    found = count_backlog(tmp_path, ())
     assert (found.waiting[PICTURES].records, found.waiting[PICTURES].files) == (2, 2)
     assert found.waiting[PICTURES].size_bytes == 2 * len(picture)
-    assert found.waiting[READINGS].records == 0
-    assert count_tabular(tmp_path, found.tabular) == {READINGS: 3}
+    assert found.waiting[READINGS].records == 3
     assert set(found.waiting) == {PICTURES, READINGS}

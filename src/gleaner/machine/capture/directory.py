@@ -93,15 +93,6 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What lay in the directory when it was opened. `tabular` files are still to be counted (`count_tabular`)."""
-
-    waiting: dict[str, Waiting]
-    tabular: tuple[Path, ...]
-    oldest_ns: int | None
-
-
-@dataclass(frozen=True)
 class Usable:
     """What a capture file holds up to its last good record."""
 
@@ -244,10 +235,6 @@ class CaptureDirectory:
         path.rename(target)
         self._log.warning("set the unfinished capture file %s aside as %s: %s", path, target, reason)
 
-    def survey(self) -> Survey:
-        """Counts what waits, without reading any file: a million files take seconds."""
-        return survey(self.root)
-
 
 def free_path(path: Path) -> Path:
     """`path`, or one with a number before its suffix, so that no complete file is ever replaced."""
@@ -270,42 +257,6 @@ def write_reason(target: Path, message: str, hint: str) -> None:
     """Leaves `<target>.reason.json`, so that who finds the file knows why it is there."""
     text = json.dumps({"message": message, "hint": hint, "when": datetime.now(UTC).isoformat()}, indent=2)
     target.with_name(target.name + REASON_SUFFIX).write_text(text + "\n")
-
-
-def survey(root: Path) -> Survey:
-    waiting: dict[str, Waiting] = {}
-    tabular: list[Path] = []
-    oldest: int | None = None
-    prefix = len(str(root)) + 1
-    for entry in walk_files(root):
-        if not entry.name.endswith(COMPLETE_SUFFIX):
-            continue
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        # Text, not Path objects: with a million files they would cost half a minute.
-        directory = entry.path[prefix : -len(entry.name) - 1]
-        count = waiting.get(directory)
-        if count is None:
-            count = waiting[directory] = Waiting()
-        count.files += 1
-        count.size_bytes += status.st_size
-        oldest = status.st_mtime_ns if oldest is None else min(oldest, status.st_mtime_ns)
-        if is_binary_path(directory):
-            count.records += 1
-        else:
-            tabular.append(Path(entry.path))
-    return Survey(waiting, tuple(tabular), oldest)
-
-
-def count_tabular(root: Path, files: tuple[Path, ...], keyring: Keyring | None = None) -> dict[str, int]:
-    """Records of tabular files by directory; reads each file once."""
-    records: dict[str, int] = {}
-    for path in files:
-        directory = path.parent.relative_to(root).as_posix()
-        records[directory] = records.get(directory, 0) + count_records(path, keyring)
-    return records
 
 
 def write_private(path: Path, content: bytes) -> None:

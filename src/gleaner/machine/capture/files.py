@@ -113,6 +113,8 @@ class Root:
         self.path = path
         self._files = files
         self._identity: tuple[int, int] | None = None
+        self.created: set[str] | None = None
+        """While the backlog is counted: files made in this run, without suffixes. Noted before they appear."""
 
     def note(self) -> None:
         self._identity = self._files.identity(str(self.path))

@@ -84,7 +84,6 @@ class DataManager(DataManagerService):
         self._tasks: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self._sequences = SequenceFiles(settings.capture_dir, log)
-        self._counted = asyncio.Event()
         self._changing = asyncio.Lock()
         self._anything_sent = False
         self._closed = False
@@ -207,7 +206,6 @@ class DataManager(DataManagerService):
         supervisor = self._require_supervisor()
         try:
             async with asyncio.timeout(timeout):
-                await self._counted.wait()
                 await asyncio.wrap_future(self._storage.writer.finish())
                 await supervisor.sync()
         except SyncFailed as error:
@@ -260,8 +258,7 @@ class DataManager(DataManagerService):
             self._log.info("%s", self._why_no_app())
             return
         self._supervisor = SyncSupervisor(settings, self._log, self._note_pass, self._storage.note_rate)
-        if self._counted.is_set():
-            self._supervisor.start()
+        self._supervisor.start()
 
     def _settings_for(self, cloud: CloudConfig | None) -> SyncSettings | None:
         if cloud is None or not cloud.web_address:
@@ -287,12 +284,8 @@ class DataManager(DataManagerService):
     async def _count_backlog(self) -> None:
         try:
             await asyncio.to_thread(self._storage.count_backlog)
-        except Exception:  # noqa: BLE001 (the top of this task: sync must begin whatever the count came to)
+        except Exception:  # noqa: BLE001 (the top of this task)
             self._log.exception("the captures of earlier runs could not be counted: the ledger shows too few")
-        finally:
-            self._counted.set()
-        if self._supervisor is not None:
-            self._supervisor.start()
 
     async def _watch_directory(self) -> None:
         """Capture goes on in what is at the folder's path, whoever removes, moves or unmounts it."""
@@ -323,7 +316,6 @@ class DataManager(DataManagerService):
             await asyncio.to_thread(self._storage.reopen)
 
     async def _schedule_sync(self) -> None:
-        await self._counted.wait()
         while True:
             interval_s = self._settings.sync_interval_s
             await asyncio.sleep(interval_s if self._anything_sent else min(interval_s, FIRST_SYNC_INTERVAL_S))

@@ -242,6 +242,9 @@ class Sink:
             path = self._path(time_ns)
             # A file of that time may be complete already: two captures in one microsecond, or a clock set back.
             if not self._files.exists(path + COMPLETE_SUFFIX):
+                created = self._root.created
+                if created is not None:
+                    created.add(path)
                 try:
                     fd = self._files.create(path + IN_PROGRESS_SUFFIX)
                     break

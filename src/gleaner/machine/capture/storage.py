@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Place, Waiting, count_tabular
+from gleaner.machine.capture.backlog import CountLock, count_backlog
+from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Place, Waiting
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
 from gleaner.machine.capture.ledger import (
@@ -61,7 +62,7 @@ class CaptureStorage:
         self._options = options or WriterOptions()
         self._log = log
         self._before: dict[str, Waiting] = {}
-        self._uncounted: tuple[Path, ...] = ()
+        self._counting: _Counting | None = None
         self._oldest_ns: int | None = None
         self._directory = CaptureDirectory(root, log, self._options.keyring)
         self._store: LedgerStore | None = None
@@ -76,7 +77,7 @@ class CaptureStorage:
         return self._writer
 
     def open(self, will: Sequence[Change] = ()) -> None:
-        """Takes the directory, finishes what a crash left, counts what waits.
+        """Takes the directory and finishes what a crash left; capture may begin then. `count_backlog` is to follow.
 
         `will` is added to the ledger first. Raises CaptureDirectoryBusy; OSError when the directory cannot be written.
         Nothing is held then.
@@ -87,31 +88,53 @@ class CaptureStorage:
                 store = open_ledger(self.root, self._log)
                 store.finish_leaving()
                 store.record(will)
-                survey = self._directory.survey()
-                self._before = stored_before(survey.waiting, store.counts())
+                self._before = stored_before({}, store.counts())
+                counting = _Counting(CountLock(self.root))
         except BaseException:
             self._directory.close()
             raise
-        self._uncounted, self._oldest_ns = survey.tabular, survey.oldest_ns
-        self._store = store
+        self._oldest_ns = None
+        self._store, self._counting = store, counting
         with self._opening:
             self._writer = Writer(self.root, store, DiskGuard(self.root), self._log, self._options)
+            self._writer.root.created = counting.created
             self._writer.start()
             self._thinner = Thinner(
                 self.root, store, self._options.keyring, self._backlog_bytes, self._log, self._thinning
             )
-            self._thinner.start()
             if self._is_abandoned:
                 self.close()
 
     def count_backlog(self) -> None:
-        """Counts the records of tabular files from earlier runs: reads them all, so it comes after capture has begun.
+        """Counts the files of earlier runs, which takes long; capture and sync go on, but nothing leaves until it ends."""
+        counting, thinner = self._counting, self._thinner
+        if counting is None or thinner is None:
+            return
+        try:
+            found = count_backlog(self.root, counting.created, self._options.keyring, counting.is_stopped.is_set)
+            with self._opening:
+                if self._counting is counting and not counting.is_stopped.is_set():
+                    before = self._before
+                    self._before = {
+                        d: _sum(before.get(d, Waiting()), found.waiting.get(d, Waiting()))
+                        for d in before.keys() | found.waiting.keys()
+                    }
+                    if found.oldest_ns is not None:
+                        self._oldest_ns = found.oldest_ns
+        finally:
+            with self._opening:
+                self._end_counting(counting)
+                thinner.start()  # does nothing once it was stopped
 
-        Sync must not begin before it has ended.
-        """
-        files, self._uncounted = self._uncounted, ()
-        for directory, records in count_tabular(self.root, files, self._options.keyring).items():
-            self._before[directory].records += records
+    def _end_counting(self, counting: _Counting | None) -> None:
+        if counting is None:
+            return
+        counting.is_stopped.set()
+        counting.lock.release()
+        if self._counting is counting:
+            self._counting = None
+            if self._writer is not None:
+                self._writer.root.created = None
 
     def abandon(self) -> None:
         """Closes what another thread has opened, or will have: nobody wants it any more."""
@@ -131,6 +154,8 @@ class CaptureStorage:
         directory that is only elsewhere keeps its own. Raises as `open`; the storage can be asked and reopened then.
         """
         old_store = self._store
+        with self._opening:
+            self._end_counting(self._counting)
         is_removed = self._directory.place() is Place.REMOVED
         if self._thinner is not None:
             self._thinner.stop()
@@ -166,6 +191,7 @@ class CaptureStorage:
         }
 
     def close(self) -> None:
+        self._end_counting(self._counting)
         if self._thinner is not None:
             self._thinner.stop()
         if self._writer is not None:
@@ -202,6 +228,7 @@ class CaptureStorage:
             "rate": {"files_per_s": self._progress.files_per_s, "bytes_per_s": self._progress.bytes_per_s},
             "eta_s": self._progress.eta_s(backlog.size_bytes),
             "disk": self._disk(),
+            "counting": self._counting is not None,
         }
 
     def _backlog_bytes(self) -> int:
@@ -233,6 +260,15 @@ def _backlog(counts: Mapping[str, Counts], all_stored: Mapping[str, Waiting]) ->
 
 def _sum(left: Waiting, right: Waiting) -> Waiting:
     return Waiting(left.records + right.records, left.files + right.files, left.size_bytes + right.size_bytes)
+
+
+class _Counting:
+    """A count of the backlog that is to come or under way."""
+
+    def __init__(self, lock: CountLock) -> None:
+        self.lock = lock
+        self.created: set[str] = set()
+        self.is_stopped = threading.Event()
 
 
 class _SyncLock:

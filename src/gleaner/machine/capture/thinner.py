@@ -88,7 +88,7 @@ class Thinner:
         self.space = DiskSpace(0, 0)
 
     def start(self) -> None:
-        if self._thread is None:
+        if self._thread is None and not self._stopping.is_set():
             self._thread = threading.Thread(target=self._run, name="capture-thinner")
             self._thread.start()
 

@@ -73,7 +73,7 @@ class Writer:
         self._guard = guard
         self._log = log
         self._options = options or WriterOptions()
-        self._root = Root(root, self._options.files)
+        self.root = Root(root, self._options.files)
         self._lock = threading.Lock()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_idle = False
@@ -86,7 +86,7 @@ class Writer:
         self._drops = Drops(store, log)
         self._thread: threading.Thread | None = None
         # Only the writer's thread, from here on.
-        self._settler = Settler(self._root, self._options.files, self._options.keyring, log, self._settled)
+        self._settler = Settler(self.root, self._options.files, self._options.keyring, log, self._settled)
         self._work = Work()
         self._unsettled_bytes = 0
         self._in_flight: Future[None] | None = None
@@ -98,7 +98,7 @@ class Writer:
     def start(self) -> None:
         if self._thread is None:
             self._guard.check()
-            self._root.note()
+            self.root.note()
             self._thread = threading.Thread(target=self._run, name="capture-writer")
             self._thread.start()
 
@@ -124,7 +124,7 @@ class Writer:
             if channel is None:
                 options = self._options
                 sink = Sink(
-                    self._root,
+                    self.root,
                     directory,
                     rotate_bytes,
                     options.wall_ns,
@@ -255,7 +255,7 @@ class Writer:
             self._drop(channel, DropReason.WRITE_FAILED, len(records), f"{type(error).__name__}: {error}")
             return
         for problem in errors:
-            reason = reason_of(problem, str(self._root.path))
+            reason = reason_of(problem, str(self.root.path))
             self._drop(channel, reason, 1, explain(reason, problem))
         if not errors:
             self._recovered(channel)
@@ -317,14 +317,14 @@ class Writer:
         """A disk that takes longer than the window breaks the promise: that has to be known."""
         if not is_behind:
             if self._is_slow:
-                self._log.info("the disk of %s keeps up again", self._root.path)
+                self._log.info("the disk of %s keeps up again", self.root.path)
             self._is_slow = False
         elif not self._is_slow and time.monotonic() - self._submitted_s > max(self._options.durability_s, SLOW_DISK_S):
             self._is_slow = True
             self._log.warning(
                 "the disk of %s does not keep up: a power cut now costs more than durability_ms. Capture less, or use a "
                 "faster disk",
-                self._root.path,
+                self.root.path,
             )
 
     def _retire(self, channel: Channel, work: Work | None = None) -> None:
@@ -336,10 +336,10 @@ class Writer:
         if self._guard.check():
             if self._guard.full:
                 self._log.error(
-                    "the disk of %s is full: capture drops readings until there is space again", self._root.path
+                    "the disk of %s is full: capture drops readings until there is space again", self.root.path
                 )
             else:
-                self._log.info("the disk of %s has space again: capture goes on", self._root.path)
+                self._log.info("the disk of %s has space again: capture goes on", self.root.path)
 
     # --- the settler's thread ----------------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Writer:
             return
         if result.fate is Fate.SUSPECT:
             if result.error is not None:
-                words = explain(reason_of(result.error, str(self._root.path)), result.error)
+                words = explain(reason_of(result.error, str(self.root.path)), result.error)
                 self._settle_failed(channel, f"{words}: {file.path} is not safe from a power cut, it is tried again")
             return
         if result.fate is Fate.ELSEWHERE:

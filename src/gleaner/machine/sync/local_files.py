@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
+from gleaner.machine.capture.backlog import wait_until_counted
 from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import (
@@ -63,6 +64,7 @@ class LocalFiles:
         self._settings = settings
         self._root = str(settings.root)
         self._store = store
+        self._may_leave = False
         self._log = log
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
@@ -364,6 +366,9 @@ class LocalFiles:
         if not done:
             return
         departures = [(_leaving(candidate, target), change) for candidate, target, change in done]
+        if not self._may_leave:
+            wait_until_counted(self._settings.root)
+            self._may_leave = True
         with self._lock:
             try:
                 self._store.record(self._uncounted, departures, self._gone)

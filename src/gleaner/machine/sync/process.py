@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gleaner.machine.capture.backlog import wait_until_counted
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.sync.backoff import Backoff
@@ -272,7 +273,9 @@ async def _work(settings: SyncSettings, commands: asyncio.Queue[dict[str, Any]],
     lock = await _lock(settings.root)
     store = LedgerStore(settings.root, durable=True)
     try:
-        await asyncio.to_thread(store.finish_leaving)
+        if store.leaving():
+            await asyncio.to_thread(wait_until_counted, settings.root)
+            await asyncio.to_thread(store.finish_leaving)
         process = SyncProcess(settings, store, log)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(process.run())
