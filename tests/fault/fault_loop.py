@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from gleaner.cli.rest_client import RestClient, RestError
-from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.outside import read_ledger
 
 CAPTURE = [("cam", "GetImages", 12.0), ("meter", "Readings", 25.0)]
 

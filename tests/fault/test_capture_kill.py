@@ -13,7 +13,7 @@ import pytest
 from viam.proto.app.datasync import SensorData
 
 from gleaner.machine.capture.directory import CaptureDirectory
-from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.wire.capture_file import read_capture
 
 ROUNDS = 10

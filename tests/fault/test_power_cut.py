@@ -19,7 +19,8 @@ from gleaner.machine.capture.backlog import count_backlog
 from gleaner.machine.capture.channel import Channel, Record
 from gleaner.machine.capture.directory import CaptureDirectory
 from gleaner.machine.capture.disk import DiskGuard, DiskSpace
-from gleaner.machine.capture.ledger import Change, Fate, LedgerStore, open_ledger, read_ledger
+from gleaner.machine.capture.ledger import Change, Fate, LedgerStore, open_ledger
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.capture.writer import Writer, WriterOptions
 from gleaner.wire.capture_file import encode_header, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary

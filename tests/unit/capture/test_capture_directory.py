@@ -13,6 +13,7 @@ from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.backlog import count_backlog
 from gleaner.machine.capture.directory import (
+    UNKNOWN_HOUR,
     CaptureDirectory,
     collector_path,
     file_stem,
@@ -145,4 +146,5 @@ def test_the_count_takes_what_waits_and_leaves_the_rest_alone(tmp_path: Path) ->
     assert (found.waiting[PICTURES].records, found.waiting[PICTURES].files) == (2, 2)
     assert found.waiting[PICTURES].size_bytes == 2 * len(picture)
     assert found.waiting[READINGS].records == 3
+    assert found.by_hour[READINGS, UNKNOWN_HOUR].records == 3
     assert set(found.waiting) == {PICTURES, READINGS}

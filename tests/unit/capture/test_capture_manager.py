@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,13 @@ from viam.media.video import CameraMimeType, NamedImage
 from viam.proto.common import ResponseMetadata
 
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
-from gleaner.machine.capture.ledger import read_ledger
 from gleaner.machine.capture.manager import DataManager
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.capture.service import NotSynced
 from gleaner.machine.capture.storage import CaptureStorage
 from gleaner.machine.models.base import BuildContext
 from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes, capture_folder
+from gleaner.machine.models.sensor_capture_ledger import LedgerSensor, flat
 from gleaner.wire.capture_file import read_capture
 from gleaner.wire.machine_config import parse_config
 from stand_in_app import PART, SECRET, StandInApp, running_app
@@ -428,3 +430,27 @@ async def test_a_control_sensor_that_is_not_there_leaves_the_configuration(machi
     imu = manager.collectors["rdk_component_sensor/imu/Readings"]
     await until(lambda: imu.lateness.percentiles_ms() is not None)
     assert manager.collectors["rdk_component_sensor/imu/Readings"] is imu
+
+
+async def test_the_ledger_by_hour_is_answered_and_a_sensor_reads_the_ledger(machine: Machine, build: Build) -> None:
+    machine.configure(component("imu", "sensor", method()))
+    manager = await build()
+    await until(lambda: row(manager)["captured"] >= 3)
+    machine.configure()
+    await manager.resources_changed(machine)  # nothing more is captured
+    answer = await manager.do_command({"ledger": {"hours": 24.0}})
+    assert sum(each["captured"] for each in answer["hours"]) == row(manager)["captured"]
+    assert (await manager.do_command({"ledger": {}}))["ledger"]["collectors"] == manager.ledger()["collectors"]
+    with pytest.raises(GRPCError, match="does not know the command"):
+        await manager.do_command({"coffee": True})
+    readings = flat(manager.ledger(), datetime.now(UTC))
+    assert readings["captured"] == readings["imu.Readings.captured"] == row(manager)["captured"]
+    assert readings["waiting"] == readings["captured"] - readings["synced"] - readings["dropped"]
+    assert readings["disk_free_bytes"] > 0
+    machine.resources["builtin"] = manager
+    machine.config = parse_config({"services": [{"name": "builtin", "api": "rdk:service:data_manager"}]})
+    sensor = LedgerSensor("ledger", machine)  # type: ignore[arg-type]
+    assert (await sensor.get_readings())["captured"] == readings["captured"]
+    machine.resources.clear()
+    with pytest.raises(GRPCError, match="no data manager"):
+        await sensor.get_readings()

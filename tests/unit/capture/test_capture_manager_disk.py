@@ -16,8 +16,8 @@ from viam.components.sensor import Sensor
 
 from gleaner.machine.capture.at_rest import is_encrypted
 from gleaner.machine.capture.errors import BadCaptureKey
-from gleaner.machine.capture.ledger import read_ledger
 from gleaner.machine.capture.manager import DataManager
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.models.base import BuildContext
 from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes
 from gleaner.wire.machine_config import parse_config

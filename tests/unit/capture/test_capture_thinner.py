@@ -15,7 +15,8 @@ from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.disk import DiskSpace
-from gleaner.machine.capture.ledger import Change, Counts, DropReason, Fate, Leaving, LedgerStore, read_ledger
+from gleaner.machine.capture.ledger import Change, Counts, DropReason, Fate, Leaving, LedgerStore
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.capture.storage import CaptureStorage
 from gleaner.machine.capture.thinner import DiskState, ThinningOptions
 from gleaner.machine.capture.writer import Record, WriterOptions
@@ -178,6 +179,16 @@ def test_a_kill_between_counting_and_removing_is_finished_at_the_next_start(
 
 
 @pytest.fixture
+def eager(small_disk: Path) -> Iterator[CaptureStorage]:
+    """A storage on the small disk whose thinning looks all the time."""
+    storage = CaptureStorage(small_disk / "capture", LOG, thinning=ThinningOptions(look_s=0.02))
+    storage.open()
+    storage.count_backlog()
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
@@ -195,10 +206,10 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_on_a_real_small_disk_capture_never_stops_and_takes_only_its_part(small_disk: Path) -> None:
-    storage = CaptureStorage(small_disk / "capture", LOG, thinning=ThinningOptions(look_s=0.02))
-    storage.open()
-    storage.count_backlog()
+def test_on_a_real_small_disk_capture_never_stops_and_takes_only_its_part(
+    small_disk: Path, eager: CaptureStorage
+) -> None:
+    storage = eager
     channel = storage.writer.open_channel(CAMERA, is_binary=True, rotate_bytes=1, queue_limit=10)
     sent = 0
     while sent < 600:  # 60 MB through a disk of 24
@@ -216,10 +227,10 @@ def test_on_a_real_small_disk_capture_never_stops_and_takes_only_its_part(small_
     assert read_ledger(small_disk / "capture")["collectors"][0]["captured"] == row["captured"]
 
 
-def test_a_disk_that_others_fill_keeps_the_newest_and_goes_on_when_there_is_room(small_disk: Path) -> None:
-    storage = CaptureStorage(small_disk / "capture", LOG, thinning=ThinningOptions(look_s=0.02))
-    storage.open()
-    storage.count_backlog()
+def test_a_disk_that_others_fill_keeps_the_newest_and_goes_on_when_there_is_room(
+    small_disk: Path, eager: CaptureStorage
+) -> None:
+    storage = eager
     channel = storage.writer.open_channel(CAMERA, is_binary=True, rotate_bytes=1, queue_limit=1000)
 
     def picture() -> None:
@@ -250,4 +261,3 @@ def test_a_disk_that_others_fill_keeps_the_newest_and_goes_on_when_there_is_room
     until(goes_on)
     [row] = storage.ledger({}, "")["collectors"]
     assert row["captured"] == row["waiting"] + sum(row["dropped"].values())
-    storage.close()

@@ -13,7 +13,8 @@ from typing import Any
 
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
-from gleaner.machine.capture.ledger import LedgerStore, read_ledger
+from gleaner.machine.capture.ledger import LedgerStore
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.sync.process import SyncProcess
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.capture_file import encode_header, encode_record

@@ -11,7 +11,7 @@ import pytest
 from sync_certificates import self_signed
 from sync_support import PICTURES, captures, ledger_row, picture_bytes, put, put_pictures, put_readings, syncing, until
 
-from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.sync import process as process_module
 from gleaner.wire.sync_frames import EntryKind, Result, Status
 from stand_in_app import StandInApp

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
-from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
 from gleaner.wire.capture_file import encode_header, encode_record

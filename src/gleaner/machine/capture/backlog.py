@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import Keyring
-from gleaner.machine.capture.directory import STATE, Waiting, count_records, is_binary_path, walk_files
+from gleaner.machine.capture.directory import STATE, Waiting, count_records, hour_of, is_binary_path, walk_files
 from gleaner.wire.capture_file import COMPLETE_SUFFIX
 
 COUNT_LOCK_FILE = "count.lock"
@@ -54,6 +54,8 @@ class Backlog:
     """Complete files of earlier runs, by directory."""
 
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    by_hour: dict[tuple[str, int], Waiting] = field(default_factory=dict)
+    """Records only, by directory and hour of the name."""
     oldest_ns: int | None = None
 
 
@@ -79,7 +81,9 @@ def count_backlog(
             here = found.waiting[directory] = Waiting()
         here.files += 1
         here.size_bytes += status.st_size
-        here.records += 1 if is_binary_path(directory) else count_records(Path(entry.path), keyring)
+        records = 1 if is_binary_path(directory) else count_records(Path(entry.path), keyring)
+        here.records += records
+        found.by_hour.setdefault((directory, hour_of(entry.name)), Waiting()).records += records
         modified_ns = status.st_mtime_ns
         found.oldest_ns = modified_ns if found.oldest_ns is None else min(found.oldest_ns, modified_ns)
     return found

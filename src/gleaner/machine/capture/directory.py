@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -41,6 +42,8 @@ REPAIR_PREFIX = "repair-"
 """Copies in `.gleaner` that the settler was writing (`settle.py`)."""
 SMALLEST_FILE_BYTES = 64
 """Shorter than any header plus record: nothing that was ever counted can be in it."""
+UNKNOWN_HOUR = 0
+_STAMP_END, _ZONE_START = len("2026-11-22T20_35"), len("2026-11-22T20_35_44.123456")
 SKIPPED_DIRECTORIES = frozenset((FAILED, "datasetUpload", STATE))
 """At any depth: neither scanned nor sent. The first two are Viam's rule."""
 
@@ -62,6 +65,20 @@ def file_stem(time_ns: int) -> str:
     zone = local.strftime("%z")
     suffix = "Z" if zone in ("", "+0000") else f"{zone[:3]}_{zone[3:5]}"
     return f"{local.strftime('%Y-%m-%dT%H_%M_%S')}.{nanos // 1000:06d}{suffix}"
+
+
+def hour_of(name: str) -> int:
+    """The UTC hour, counted from the epoch, in a capture file's name; UNKNOWN_HOUR if it holds no time."""
+    return _hour(name[:_STAMP_END], name[_ZONE_START : _ZONE_START + 6])
+
+
+@lru_cache(4096)
+def _hour(stamp: str, zone: str) -> int:
+    offset = "+0000" if zone.startswith("Z") else zone.replace("_", "")
+    try:
+        return int(datetime.strptime(stamp + offset, "%Y-%m-%dT%H_%M%z").timestamp()) // 3600
+    except ValueError:
+        return UNKNOWN_HOUR
 
 
 def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:

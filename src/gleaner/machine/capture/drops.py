@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 
 from gleaner.machine.capture.ledger import Change, Counts, DropReason, Fate, LedgerStore
 
@@ -19,10 +20,11 @@ class Drops:
         self._log = log
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._records: dict[tuple[str, DropReason], int] = {}
+        self._records: dict[tuple[str, DropReason, int], int] = {}
+        """By directory, reason and hour."""
 
     def add(self, directory: str, reason: DropReason, records: int) -> None:
-        key = (directory, reason)
+        key = (directory, reason, int(time.time()) // 3600)
         with self._lock:
             self._records[key] = self._records.get(key, 0) + records
 
@@ -38,11 +40,26 @@ class Drops:
         finally:
             if is_alone:
                 self._saving.release()
-        for (directory, reason), number in records.items():
+        for (directory, reason, _), number in records.items():
             own = counts.setdefault(directory, Counts())
             own.dropped[reason] = own.dropped.get(reason, 0) + number
             own.never_stored += number
         return counts
+
+    def hours(self, since: int) -> dict[tuple[str, int], dict[tuple[str, str], int]]:
+        """The ledger's hours together with what is not in its file yet."""
+        is_alone = self._saving.acquire(timeout=READ_PATIENCE_S)
+        try:
+            found = self._store.hours(since)
+            with self._lock:
+                records = dict(self._records)
+        finally:
+            if is_alone:
+                self._saving.release()
+        for (directory, reason, hour), number in records.items():
+            counts = found.setdefault((directory, hour), {})
+            counts[Fate.DROPPED, reason] = counts.get((Fate.DROPPED, reason), 0) + number
+        return found
 
     def save(self) -> None:
         with self._saving:
@@ -53,7 +70,7 @@ class Drops:
             drops = dict(self._records)
         if not drops:
             return
-        changes = [Change(d, Fate.DROPPED, reason, records) for (d, reason), records in drops.items()]
+        changes = [Change(d, Fate.DROPPED, reason, n, hour=hour) for (d, reason, hour), n in drops.items()]
         try:
             self._store.record(changes)
         except sqlite3.Error as error:

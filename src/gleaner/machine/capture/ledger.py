@@ -22,8 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.directory import STATE, Waiting, count_records, is_binary_path, walk_files
-from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
+from gleaner.machine.capture.directory import STATE, UNKNOWN_HOUR, Waiting
 
 LEDGER_FILE = "ledger.db"
 SNAPSHOT_ATTEMPTS = 5
@@ -37,6 +36,12 @@ CREATE TABLE IF NOT EXISTS leaving (
   thinned INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
+_HOURS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS hours (
+  directory TEXT NOT NULL, hour INTEGER NOT NULL, fate TEXT NOT NULL, reason TEXT NOT NULL, records INTEGER NOT NULL,
+  PRIMARY KEY (hour, directory, fate, reason)) WITHOUT ROWID;
+"""
+_COUNT_HOUR = "INSERT INTO hours VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records"
 _ADD_THINNED = "ALTER TABLE leaving ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0"
 _COUNT = (
     "INSERT INTO counts VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records,"
@@ -90,6 +95,8 @@ class Change:
     records: int = 0
     files: int = 0
     size_bytes: int = 0
+    hour: int = UNKNOWN_HOUR
+    """Of the file's name, or when it was dropped; an unknown one is in the totals only."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class LedgerStore:
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA + _HOURS_SCHEMA)
             if "thinned" not in [row[1] for row in self._db.execute("PRAGMA table_info(leaving)")]:
                 self._db.execute(_ADD_THINNED)
             self._db.execute("SELECT count(*) FROM counts")
@@ -200,9 +207,27 @@ class LedgerStore:
                     self._count(_synced_after_all(change))
 
     def _count(self, changes: Iterable[Change]) -> None:
+        sums = merged(changes)
+        self._db.executemany(_COUNT, [(c.directory, c.fate, c.reason, c.records, c.files, c.size_bytes) for c in sums])
         self._db.executemany(
-            _COUNT, [(c.directory, c.fate, c.reason, c.records, c.files, c.size_bytes) for c in merged(changes)]
+            _COUNT_HOUR, [(c.directory, c.hour, c.fate, c.reason, c.records) for c in sums if c.hour != UNKNOWN_HOUR]
         )
+
+    def hours(self, since: int) -> dict[tuple[str, int], dict[tuple[str, str], int]]:
+        """Records by (fate, reason), of every directory and hour from `since` on."""
+        with self._read_lock:
+            rows = self._reader.execute(
+                "SELECT directory, hour, fate, reason, records FROM hours WHERE hour >= ?", (since,)
+            )
+            found: dict[tuple[str, int], dict[tuple[str, str], int]] = {}
+            for directory, hour, fate, reason, records in rows:
+                found.setdefault((directory, hour), {})[fate, reason] = records
+        return found
+
+    def forget_hours(self, before: int) -> None:
+        """Their records stay in the totals."""
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM hours WHERE hour < ?", (before,))
 
     def leaving(self) -> list[Leaving]:
         with self._read_lock:
@@ -325,59 +350,6 @@ def stored_before(waiting: Mapping[str, Waiting], counts: Mapping[str, Counts]) 
             here.size_bytes + gone.synced.size_bytes + gone.set_aside.size_bytes,
         )
     return stored
-
-
-def read_ledger(root: Path) -> dict[str, Any]:
-    """The ledger of a capture directory from outside, unfinished files included. Changes nothing.
-
-    Exact for a directory at rest; while a machine captures or syncs there it is a picture of about that moment.
-    """
-    for _ in range(SNAPSHOT_ATTEMPTS):
-        counts, leaving = _durable_state(root)
-        waiting, oldest_ns = _waiting_files(root, {file.path for file in leaving if is_same_file(file)})
-        if _durable_state(root) == (counts, leaving):
-            break
-    stored = stored_before(waiting, counts)
-    rows = [collector_row(d, stored[d].records, counts.get(d, Counts())) for d in sorted(stored)]
-    return {
-        "collectors": rows,
-        "backlog_files": sum(w.files for w in waiting.values()),
-        "backlog_bytes": sum(w.size_bytes for w in waiting.values()),
-        "oldest_unsent": iso(oldest_ns),
-        "sync_error": "",
-    }
-
-
-def _durable_state(root: Path) -> tuple[dict[str, Counts], list[Leaving]]:
-    if not (root / STATE / LEDGER_FILE).exists():
-        return {}, []
-    store = LedgerStore(root, durable=False)
-    try:
-        return store.counts(), store.leaving()
-    finally:
-        store.close()
-
-
-def _waiting_files(root: Path, counted: set[str]) -> tuple[dict[str, Waiting], int | None]:
-    """What the files hold, without those that the ledger has counted already and a kill kept from leaving."""
-    waiting: dict[str, Waiting] = {}
-    oldest_ns: int | None = None
-    for entry in walk_files(root):
-        is_complete = entry.name.endswith(COMPLETE_SUFFIX)
-        if entry.path in counted or not (is_complete or entry.name.endswith(IN_PROGRESS_SUFFIX)):
-            continue
-        path = Path(entry.path)
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        directory = path.parent.relative_to(root).as_posix()
-        here = waiting.setdefault(directory, Waiting())
-        here.records += 1 if is_complete and is_binary_path(directory) else count_records(path)
-        here.files += 1
-        here.size_bytes += status.st_size
-        oldest_ns = status.st_mtime_ns if oldest_ns is None else min(oldest_ns, status.st_mtime_ns)
-    return waiting, oldest_ns
 
 
 def iso(time_ns: int | None) -> str | None:

@@ -7,16 +7,13 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from gleaner.machine.capture.at_rest import Keyring
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
 from gleaner.machine.capture.control import CaptureControl, Orders, overridden
 from gleaner.machine.capture.directory import write_private
-from gleaner.machine.capture.disk import Marks
 from gleaner.machine.capture.errors import CaptureError
+from gleaner.machine.capture.manager_settings import ManagerSettings
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.scheduler import Scheduler
@@ -24,7 +21,7 @@ from gleaner.machine.capture.sequences import SequenceFiles
 from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.machine.capture.thinner import ThinningOptions
-from gleaner.machine.capture.writer import DURABILITY_S, WriterOptions
+from gleaner.machine.capture.writer import WriterOptions
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
 from gleaner.wire.capture_file import extension_for
@@ -42,27 +39,6 @@ class CaptureHost(Protocol):
     cloud: CloudConfig | None
 
     def resource(self, name: str, subtype: str = "") -> Any | None: ...
-
-
-@dataclass(frozen=True)
-class ManagerSettings:
-    """The data manager's attributes, checked."""
-
-    capture_dir: Path
-    capture_disabled: bool
-    sync_disabled: bool
-    sync_interval_s: float
-    tags: tuple[str, ...]
-    additional_sync_paths: tuple[str, ...]
-    settle_ms: int
-    rotate_bytes: int
-    selective_syncer: str
-    sync_bandwidth_limit: int = 0
-    durability_s: float = DURABILITY_S
-    keyring: Keyring = field(default_factory=Keyring)
-    marks: Marks = field(default_factory=Marks)
-    control_sensor: str = ""
-    control_key: str = ""
 
 
 class DataManager(DataManagerService):
@@ -104,8 +80,8 @@ class DataManager(DataManagerService):
         ]
         if self._settings.control_sensor:
             await asyncio.to_thread(self._sequences.recover)
-            name, key = self._settings.control_sensor, self._settings.control_key
-            control = CaptureControl(name, key, self._control_sensor, self._follow_orders, self._log)
+            names = self._settings.control_sensor, self._settings.control_key
+            control = CaptureControl(*names, self._control_sensor, self._follow_orders, self._log)
             self._tasks.append(asyncio.create_task(control.run(), name="capture control"))
 
     async def close(self) -> None:
@@ -136,8 +112,7 @@ class DataManager(DataManagerService):
             await self._apply_cloud(host.cloud)
 
     async def _capture(self, host: CaptureHost) -> None:
-        plan = self._plan(host)
-        wanted: dict[str, tuple[CollectorSettings, Any]] = {}
+        plan, wanted = self._plan(host), dict[str, tuple[CollectorSettings, Any]]()
         problems = dict(plan.problems)
         for settings in plan.collectors:
             resource = host.resource(settings.lookup or settings.resource, settings.api.rsplit(":", 1)[1])
@@ -172,8 +147,10 @@ class DataManager(DataManagerService):
         if self._orders.overrides:
             tags, rotate_bytes = self._settings.tags, self._settings.rotate_bytes
             plan, warnings = overridden(plan, self._orders.overrides, host.config, tags, rotate_bytes)
-            for warning in warnings:
-                self._log.warning("the capture control sensor asks for what cannot be captured: %s", warning)
+            if warnings:
+                self._log.warning(
+                    "the capture control sensor asks for what cannot be captured: %s", "; ".join(warnings)
+                )
         return plan
 
     async def _apply(self, wanted: Mapping[str, tuple[CollectorSettings, Any]]) -> None:
@@ -367,6 +344,9 @@ class DataManager(DataManagerService):
         for directory, problem in self._problems.items():
             views[directory] = CollectorView(self._frequencies.get(directory, 0.0), problem)
         return self._storage.ledger(views, self._sync_error())
+
+    def hours(self, hours: int) -> list[dict[str, Any]]:
+        return self._storage.hours(hours)
 
     def _sync_error(self) -> str:
         if self._supervisor is None:

@@ -6,6 +6,7 @@ Its gRPC door is `machine/rpc/data_manager.py`. Errors are gRPC errors, so that 
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -52,3 +53,25 @@ class DataManagerService(ServiceBase):
 
         Raises NotSynced, NothingToUpload.
         """
+
+    @abc.abstractmethod
+    def ledger(self) -> dict[str, Any]:
+        """The Ledger of docs/architecture.md; cheap."""
+
+    @abc.abstractmethod
+    def hours(self, hours: int) -> list[dict[str, Any]]:
+        """The ledger of the last hours, see `hours.py`. Blocking."""
+
+    async def do_command(
+        self, command: Mapping[str, Any], *, timeout: float | None = None, **kwargs: Any
+    ) -> Mapping[str, Any]:
+        """`{"ledger": {}}` and `{"ledger": {"hours": 24}}`."""
+        match command:
+            case {"ledger": {"hours": int() | float() as hours}}:
+                return {"hours": await asyncio.to_thread(self.hours, int(hours))}
+            case {"ledger": _}:
+                return {"ledger": self.ledger()}
+        raise GRPCError(
+            Status.INVALID_ARGUMENT,
+            f'the data manager does not know the command {dict(command)}: it knows {{"ledger": {{"hours": 24}}}}',
+        )

@@ -16,6 +16,7 @@ from gleaner.machine.capture.backlog import CountLock, count_backlog
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Place, Waiting
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
+from gleaner.machine.capture.hours import KEPT_HOURS, hour_rows
 from gleaner.machine.capture.ledger import (
     Change,
     Counts,
@@ -32,6 +33,8 @@ from gleaner.machine.capture.thinner import Thinner, ThinningOptions
 from gleaner.machine.capture.writer import Writer, WriterOptions
 
 PREDECESSOR_PATIENCE_S = 10.0
+# What is younger is on its way anyhow: the end of a backlog of seconds cannot be told from how it shrinks.
+KEEPING_UP_NS = 60_000_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class CaptureStorage:
         self._log = log
         self._before: dict[str, Waiting] = {}
         self._counting: _Counting | None = None
+        self._before_by_hour: dict[tuple[str, int], Waiting] = {}
         self._oldest_ns: int | None = None
         self._directory = CaptureDirectory(root, log, self._options.keyring)
         self._store: LedgerStore | None = None
@@ -90,6 +94,8 @@ class CaptureStorage:
                 store.record(will)
                 self._before = stored_before({}, store.counts())
                 counting = _Counting(CountLock(self.root))
+                self._before_by_hour = _stored_of(store.hours(0))
+                store.forget_hours(_this_hour() - KEPT_HOURS)
         except BaseException:
             self._directory.close()
             raise
@@ -118,6 +124,11 @@ class CaptureStorage:
                     self._before = {
                         d: _sum(before.get(d, Waiting()), found.waiting.get(d, Waiting()))
                         for d in before.keys() | found.waiting.keys()
+                    }
+                    hours = self._before_by_hour
+                    self._before_by_hour = {
+                        key: _sum(hours.get(key, Waiting()), found.by_hour.get(key, Waiting()))
+                        for key in hours.keys() | found.by_hour.keys()
                     }
                     if found.oldest_ns is not None:
                         self._oldest_ns = found.oldest_ns
@@ -219,17 +230,27 @@ class CaptureStorage:
             )
             rows.append({**row, **asdict(collectors.get(directory, CollectorView()))})
         backlog = _backlog(counts, all_stored)
+        oldest_ns = self._oldest(backlog)
+        is_behind = oldest_ns is not None and time.time_ns() - oldest_ns > KEEPING_UP_NS
         return {
             "collectors": rows,
             "backlog_files": backlog.files,
             "backlog_bytes": backlog.size_bytes,
-            "oldest_unsent": iso(self._oldest(backlog)),
+            "oldest_unsent": iso(oldest_ns),
             "sync_error": sync_error,
             "rate": {"files_per_s": self._progress.files_per_s, "bytes_per_s": self._progress.bytes_per_s},
-            "eta_s": self._progress.eta_s(backlog.size_bytes),
+            "eta_s": self._progress.eta_s(backlog.size_bytes) if is_behind else None,
             "disk": self._disk(),
             "counting": self._counting is not None,
         }
+
+    def hours(self, hours: int) -> list[dict[str, Any]]:
+        """The ledger of the last hours, this one included; oldest first (see `hours.py`)."""
+        since = _this_hour() - max(1, min(hours, KEPT_HOURS)) + 1
+        stored = dict(self._before_by_hour)  # before what left: what is synced in between was stored before
+        for key, written in self.writer.stored_by_hour().items():
+            stored[key] = _sum(stored.get(key, Waiting()), written)
+        return hour_rows(stored, self.writer.left_by_hour(since), since)
 
     def _backlog_bytes(self) -> int:
         all_stored = self._stored()
@@ -256,6 +277,18 @@ def _backlog(counts: Mapping[str, Counts], all_stored: Mapping[str, Waiting]) ->
         backlog.files += max(0, stored.files - left.synced.files - left.set_aside.files)
         backlog.size_bytes += max(0, stored.size_bytes - left.synced.size_bytes - left.set_aside.size_bytes)
     return backlog
+
+
+def _this_hour() -> int:
+    return int(time.time()) // 3600
+
+
+def _stored_of(left: Mapping[tuple[str, int], Mapping[tuple[str, str], int]]) -> dict[tuple[str, int], Waiting]:
+    """What was stored in each hour, of all that has left."""
+    return {
+        key: Waiting(sum(records for (fate, _), records in counts.items() if fate != Fate.DROPPED))
+        for key, counts in left.items()
+    }
 
 
 def _sum(left: Waiting, right: Waiting) -> Waiting:

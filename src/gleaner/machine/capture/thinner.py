@@ -7,6 +7,7 @@ before it is removed, in the same transaction that notes it as leaving (`ledger.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gleaner.machine.capture.at_rest import Keyring, is_encrypted, open_sealed
-from gleaner.machine.capture.directory import count_records, is_binary_path, walk_files
+from gleaner.machine.capture.directory import count_records, hour_of, is_binary_path, walk_files
 from gleaner.machine.capture.disk import DiskSpace, Marks, bytes_to_free, is_full, space_at
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import Change, Departure, DropReason, Fate, Leaving, LedgerStore, leave
@@ -149,8 +150,9 @@ class Thinner:
     def _thin(self, need_bytes: int) -> int:
         from gleaner.machine.capture.thinning import choose
 
-        # What the last round took can no longer be on its way to the app.
-        self._store.record([], gone=self._store.thinned())
+        # What the last round took can no longer be on its way to the app. No room even for that: making some comes first.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._store.record([], gone=self._store.thinned())
         found = self._walk()
         series, orders = [], []
         for directory, files in found.items():
@@ -241,5 +243,6 @@ class Thinner:
         path = f"{self._root}/{directory}/{os.fsdecode(files.names[place])}"
         modified_ns, size, _, inode = files.stats[place]
         records = 1 if is_binary_path(directory) else count_records(Path(path), self._keyring)
-        change = Change(directory, Fate.SET_ASIDE, DropReason.THINNED, records, 1, size)
+        hour = hour_of(os.fsdecode(files.names[place]))
+        change = Change(directory, Fate.SET_ASIDE, DropReason.THINNED, records, 1, size, hour)
         return Leaving(path, "", inode, size, modified_ns), change

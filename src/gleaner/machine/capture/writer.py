@@ -37,8 +37,7 @@ SLOW_DISK_S = 1.0
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # Written, but not on the disk yet: beyond this the writer waits for the disk, the queues fill, and drops are counted.
 MAX_UNSETTLED_BYTES = 256 * 1024 * 1024
-# After a round of writing, the next one comes so much later: records that gather meanwhile share one write. A record
-# that comes after a pause is written at once.
+# After a round of writing, the next one comes so much later and takes what gathered; after a pause, one is written at once.
 LINGER_S = 0.005
 
 
@@ -183,6 +182,10 @@ class Writer:
                 for directory, channel in self._channels.items()
                 for hour, written in list(channel.sink.written_by_hour.items())
             }
+
+    def left_by_hour(self, since: int) -> dict[tuple[str, int], dict[tuple[str, str], int]]:
+        """What left or never came, by directory and hour: records by (fate, reason)."""
+        return self._drops.hours(since)
 
     def counts(self) -> dict[str, Counts]:
         """The ledger's counts, with the drops that are not in its file yet (the disk may be full)."""

@@ -153,7 +153,8 @@ def capture_folder(attributes: DataManagerAttributes, home: Path) -> Path:
 async def _build(context: BuildContext) -> Any:
     from gleaner.machine.capture.disk import Marks
     from gleaner.machine.capture.keys import KeySource, load_keyring
-    from gleaner.machine.capture.manager import DataManager, ManagerSettings
+    from gleaner.machine.capture.manager import DataManager
+    from gleaner.machine.capture.manager_settings import ManagerSettings
 
     attributes: DataManagerAttributes = context.attributes
     if attributes.mongo_capture_config is not None:

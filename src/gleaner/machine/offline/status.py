@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.ledger import read_ledger
+from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.config_file import read_config_file
 from gleaner.machine.home import MachineHome
 from gleaner.machine.process import default_home

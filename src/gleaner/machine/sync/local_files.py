@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
 from gleaner.machine.capture.backlog import wait_until_counted
-from gleaner.machine.capture.directory import is_binary_path, set_aside_target, write_reason
+from gleaner.machine.capture.directory import hour_of, is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import (
     Change,
@@ -360,7 +360,8 @@ class LocalFiles:
         directory = self._directory(candidate)
         if candidate.kind is not EntryKind.CAPTURE or not directory:
             return None
-        return Change(directory, fate, reason, records, 1, candidate.size)
+        hour = hour_of(candidate.path[candidate.path.rfind("/") + 1 :])
+        return Change(directory, fate, reason, records, 1, candidate.size, hour)
 
     def _let_go(self, done: Sequence[tuple[Candidate, str, Change | None]]) -> None:
         if not done:

@@ -1,0 +1,31 @@
+"""What the data manager is told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gleaner.machine.capture.at_rest import Keyring
+from gleaner.machine.capture.disk import Marks
+from gleaner.machine.capture.writer import DURABILITY_S
+
+
+@dataclass(frozen=True)
+class ManagerSettings:
+    """The data manager's attributes, checked."""
+
+    capture_dir: Path
+    capture_disabled: bool
+    sync_disabled: bool
+    sync_interval_s: float
+    tags: tuple[str, ...]
+    additional_sync_paths: tuple[str, ...]
+    settle_ms: int
+    rotate_bytes: int
+    selective_syncer: str
+    sync_bandwidth_limit: int = 0
+    durability_s: float = DURABILITY_S
+    keyring: Keyring = field(default_factory=Keyring)
+    marks: Marks = field(default_factory=Marks)
+    control_sensor: str = ""
+    control_key: str = ""
