@@ -54,7 +54,7 @@ def orientation_vector_degrees(orientation: Mapping[str, Any] | None) -> tuple[f
         length = math.hypot(*vector)
         x, y, z = (part / length for part in vector) if length else (0.0, 0.0, 1.0)
         return (x, y, z, theta if kind == "ov_degrees" else math.degrees(theta))
-    return _vector_from_quaternion(*_quaternion(kind, value))
+    return vector_from_quaternion(*_quaternion(kind, value))
 
 
 def _quaternion(kind: str, value: Mapping[str, float]) -> tuple[float, float, float, float]:
@@ -79,7 +79,7 @@ def _quaternion(kind: str, value: Mapping[str, float]) -> tuple[float, float, fl
     return (parts[0] / norm, parts[1] / norm, parts[2] / norm, parts[3] / norm)
 
 
-def _vector_from_quaternion(w: float, x: float, y: float, z: float) -> tuple[float, float, float, float]:
+def vector_from_quaternion(w: float, x: float, y: float, z: float) -> tuple[float, float, float, float]:
     """Where +z lands, and the turn about that axis: the last of the z-y-z Euler angles (longitude, latitude, theta).
 
     At the poles the longitude is not defined and is taken as 0, so theta holds the whole turn.

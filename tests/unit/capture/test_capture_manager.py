@@ -181,7 +181,7 @@ async def test_a_resource_that_is_not_ready_is_shown_and_captured_once_it_is(mac
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (method("GetReadings"), "it has DoCommand, Readings"),
+        (method("GetReadings"), "it has DoCommand, GetWorldPose, Readings"),
         (method(hz=0), "Set it above 0"),
         (method("DoCommand"), "docommand_input"),
         ({"capture_frequency_hz": 1}, "method"),

@@ -158,7 +158,7 @@ def test_missing_parameters_are_named(api: str, method: str, params: dict[str, A
 
 
 def test_an_unknown_method_says_which_there_are() -> None:
-    with pytest.raises(MethodNotCapturable, match="DoCommand, GetImages, NextPointCloud, ReadImage"):
+    with pytest.raises(MethodNotCapturable, match="DoCommand, GetImages, GetWorldPose, NextPointCloud, ReadImage"):
         find_method("rdk:component:camera", "GetReadings")
 
 

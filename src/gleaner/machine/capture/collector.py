@@ -80,6 +80,7 @@ class Collector:
         writer: Writer,
         scheduler: Scheduler,
         log: logging.Logger,
+        frames: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.settings = settings
         self.resource = resource
@@ -95,8 +96,8 @@ class Collector:
         self._scheduler = scheduler
         self._log = log
         self._clock = Clock()
-        self._call = Call(resource, settings.params)
         self._interval_s = 1 / settings.frequency_hz
+        self._call = Call(resource, settings.params, self._interval_s, frames)
         self._closest_s = self._interval_s * CLOSEST_SHARE
         self._encoder = ReadingEncoder()
         self._headers: dict[tuple[str, str], bytes] = {}

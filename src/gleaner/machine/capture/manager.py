@@ -167,9 +167,14 @@ class DataManager(DataManagerService):
         for directory, (settings, resource) in wanted.items():
             if directory not in self._collectors:
                 method = find_method(settings.api, settings.method)
-                collector = Collector(settings, resource, method, self._storage.writer, self._scheduler, self._log)
+                collector = Collector(
+                    settings, resource, method, self._storage.writer, self._scheduler, self._log, self._frames
+                )
                 collector.start()
                 self._collectors[directory] = collector
+
+    def _frames(self) -> dict[str, Any]:
+        return {one.name: one.frame for one in self._host.config.components} if self._host else {}
 
     def _note_problems(self, problems: dict[str, str]) -> None:
         for directory, problem in problems.items():

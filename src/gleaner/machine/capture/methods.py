@@ -7,7 +7,7 @@ zeros included) or blobs (one file each). Names and shapes: Viam's public data-c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gleaner.machine.capture.errors import BadCaptureParameters, MethodNotCapturable
@@ -35,6 +35,10 @@ Captured = Mapping[str, Any] | Sequence[Blob]
 class Call:
     resource: Any
     params: Mapping[str, Any]
+    interval_s: float = 1.0
+    """From one tick to the next: the length of a clip."""
+    frames: Callable[[], Mapping[str, Any]] = dict
+    """The frames of the machine's components as they are now, by name."""
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -77,8 +81,11 @@ def find_method(api: str, method: str) -> Method:
     row = TABLE.get((api, method))
     if row is None and method == "DoCommand":
         return Method(_do_command, check=_requires("docommand_input"))
+    if row is None and method == "GetWorldPose" and ":component:" in api:
+        return Method(_world_pose)
     if row is None:
-        known = sorted({name for (row_api, name) in TABLE if row_api == api} | {"DoCommand"})
+        everywhere = {"DoCommand", "GetWorldPose"} if ":component:" in api else {"DoCommand"}
+        known = sorted({name for (row_api, name) in TABLE if row_api == api} | everywhere)
         raise MethodNotCapturable(
             f"cannot capture {method!r} of {api}: it has {', '.join(known)}. Correct the method in capture_methods"
         )
@@ -122,6 +129,22 @@ def _readings_now(call: Call) -> Captured:
 async def _do_command(call: Call) -> Captured:
     command = dict(call.params["docommand_input"])
     return {"docommand_output": dict(await call.resource.do_command(command))}
+
+
+async def _world_pose(call: Call) -> Captured:
+    from gleaner.wire.world_pose import world_pose
+
+    return {"pose": asdict(world_pose(call.frames(), call.resource.name))}
+
+
+async def _slam_position(call: Call) -> Captured:
+    pose = await call.resource.get_position(timeout=None)
+    return {"pose": {**_xyz(pose), **_orientation(pose)}}
+
+
+async def _slam_map(call: Call) -> Captured:
+    chunks = await call.resource.get_point_cloud_map(timeout=None)
+    return [Blob(b"".join(chunks), "pointcloud/pcd", ".pcd")]
 
 
 async def _analog(call: Call) -> Captured:
@@ -180,7 +203,7 @@ def _position(answer: Any) -> dict[str, Any]:
 
 
 def _table() -> dict[tuple[str, str], Method]:
-    from gleaner.machine.capture import pictures
+    from gleaner.machine.capture import audio, pictures
 
     readings = Method(_readings, read_now=_readings_now)
     rows: dict[str, dict[str, Method]] = {
@@ -223,8 +246,11 @@ def _table() -> dict[tuple[str, str], Method]:
         },
         "servo": {"Position": _values("get_position", lambda v: {"position_deg": v})},
         "encoder": {"TicksCount": Method(_ticks)},
+        "audio_in": {"GetAudio": Method(audio.get_audio, True, audio.check_get_audio)},
     }
     table = {(f"rdk:component:{kind}", name): row for kind, methods in rows.items() for name, row in methods.items()}
+    table["rdk:service:slam", "Position"] = Method(_slam_position)
+    table["rdk:service:slam", "PointCloudMap"] = Method(_slam_map, True)
     table["rdk:service:vision", "CaptureAllFromCamera"] = Method(
         pictures.capture_all_from_camera, True, pictures.check_capture_all
     )
