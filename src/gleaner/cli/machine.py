@@ -40,6 +40,15 @@ def run(
             help="Folder for captured data and models; default: ~/.gleaner/machines/<part id>.",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="GLEANER_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics at http://127.0.0.1:PORT/metrics; off without it.",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log details.")] = False,
 ) -> None:
     """Run the machine until Ctrl-C."""
@@ -52,7 +61,7 @@ def run(
 
     configure_logging(debug)
     try:
-        restart = run_process(config, home, typer.echo)
+        restart = run_process(config, home, typer.echo, metrics_port)
     except CannotStart as problem:
         typer.secho(str(problem), fg="red", err=True)
         raise typer.Exit(CANNOT_START) from None

@@ -14,6 +14,7 @@ from gleaner.machine.cloud.service import CloudService
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.home import MachineHome
 from gleaner.machine.host import MachineHost
+from gleaner.machine.metrics import MetricsServer
 from gleaner.machine.models.base import ListedModel
 from gleaner.machine.modules.manager import ModuleManager, remove_leftover_sockets
 from gleaner.machine.names import ResourceKey
@@ -27,7 +28,7 @@ from gleaner.machine.rpc.robot_service import RobotContext
 from gleaner.machine.rpc.server import RobotServer
 from gleaner.machine.rpc.sessions import Sessions
 from gleaner.machine.rpc.stop import stop_resource
-from gleaner.machine.status import NoPackageReports, elsewhere_status, link_status
+from gleaner.machine.status import NoPackageReports, capture_ledger, elsewhere_status, link_status
 from gleaner.wire.machine_config import MachineConfig
 
 _LOG = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Machine:
         self.configured = asyncio.Event()
         self._apply_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._metrics: MetricsServer | None = None
         sessions = Sessions(self._stop_moved)
         self._context = RobotContext(
             self.host,
@@ -114,6 +116,12 @@ class Machine:
             self.modules.end_removed()
             self.configured.set()
 
+    async def serve_metrics(self, port: int) -> int:
+        """Prometheus metrics on loopback; returns the port. Raises OSError when it is taken."""
+        self._metrics = MetricsServer(lambda: capture_ledger(self.graph))
+        await self._metrics.start(port)
+        return self._metrics.port
+
     async def reapply(self) -> None:
         """Look again at the resources, e.g. because a package arrived."""
         if self.configured.is_set():
@@ -134,6 +142,8 @@ class Machine:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._metrics is not None:
+            await self._metrics.close()
         if self.cloud is not None:
             await self.cloud.stop()
         await self.server.stop_public()

@@ -31,7 +31,9 @@ class CannotStart(Exception):
     """The machine cannot run as configured; the message is the one line for the user."""
 
 
-def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]) -> bool:
+def run_process(
+    config_path: Path, home: Path | None, say: Callable[[str], None], metrics_port: int | None = None
+) -> bool:
     """Runs until a signal, a Shutdown call or a restart notice; True means: start again. Raises CannotStart."""
     guard = _StopGuard()
     try:
@@ -42,7 +44,8 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
             MachineHome(home or default_home(config, config_path)) as machine_home,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
-            return runner.run(_run(config_path, config, machine_home, say, guard)) is Exit.RESTART
+            work = _run(config_path, config, machine_home, say, guard, metrics_port)
+            return runner.run(work) is Exit.RESTART
     except (ConfigProblem, HomeInUse, ListenProblem) as problem:
         raise CannotStart(str(problem)) from problem
     except OSError as error:
@@ -52,7 +55,12 @@ def run_process(config_path: Path, home: Path | None, say: Callable[[str], None]
 
 
 async def _run(
-    config_path: Path, config: MachineConfig, home: MachineHome, say: Callable[[str], None], guard: _StopGuard
+    config_path: Path,
+    config: MachineConfig,
+    home: MachineHome,
+    say: Callable[[str], None],
+    guard: _StopGuard,
+    metrics_port: int | None,
 ) -> Exit | None:
     loop = asyncio.get_running_loop()
     machine = Machine(home, config)
@@ -61,6 +69,8 @@ async def _run(
         loop.add_signal_handler(number, machine.end, Exit.SHUTDOWN)
     try:
         await machine.start()
+        if metrics_port is not None:
+            say(f"metrics    http://127.0.0.1:{await _serve_metrics(machine, metrics_port)}/metrics")
         if config.cloud is None:
             await machine.apply(config)
             machine.spawn(_follow_file(config_path, config, machine), "configuration file")
@@ -80,6 +90,15 @@ async def _run(
         await machine.stop()
         guard.is_machine_stopped = True
         say("stopped")
+
+
+async def _serve_metrics(machine: Machine, port: int) -> int:
+    try:
+        return await machine.serve_metrics(port)
+    except OSError as error:
+        raise ListenProblem(
+            f"metrics cannot be served on port {port}: {error.strerror}: choose another --metrics-port"
+        ) from error
 
 
 async def _follow_file(path: Path, config: MachineConfig, machine: Machine) -> None:
