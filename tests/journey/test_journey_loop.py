@@ -152,6 +152,7 @@ def captures_add_up(pages: Pages, machine_id: str) -> None:
     captured, synced, waiting, dropped = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+", shown.inner_text()))
     assert captured == synced + waiting + dropped
     assert synced > 0
+    expect(camera).to_contain_text("per hour", timeout=10 * SECONDS)  # asked of the machine itself
     pages.page.wait_for_timeout(700)
     pages.picture("capture")
 

@@ -159,6 +159,10 @@ def _stub(api: str, name: str, channel: PipeChannel) -> Any:
     from viam.resource.registry import Registry
     from viam.resource.types import API
 
+    if api == "rdk:service:data_manager":  # viam-sdk has its messages, and no client to register
+        from viam.proto.service.datamanager import DataManagerServiceStub
+
+        return DataManagerServiceStub(channel)
     try:
         wanted = API.from_string(api)
         if wanted.resource_type in ("component", "service") and wanted.resource_subtype.isidentifier():
