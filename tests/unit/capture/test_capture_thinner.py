@@ -117,6 +117,31 @@ def test_tagged_pictures_of_one_camera_stay_longer(rig: Callable[..., Rig], tmp_
     assert len(files(tmp_path)) < 12
 
 
+def test_tagged_pictures_stay_however_finely_they_lie_among_others(rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Their headers are not all read to choose; each is, before its file goes."""
+    one = rig()
+    for number in range(200):
+        one.pictures(1, *(("rare",) if number % 10 == 5 else ()))
+    tagged = [path for number, path in enumerate(files(tmp_path)) if number % 10 == 5]
+    assert one.look(DiskSpace(50_000_000, 1_200_000)) >= 140
+    assert all(path.exists() for path in tagged)
+    assert one.rows()["cam"]["waiting"] == len(files(tmp_path)) < 60
+
+
+def test_a_disk_that_runs_out_of_files_is_thinned_where_most_of_them_are(
+    rig: Callable[..., Rig], tmp_path: Path
+) -> None:
+    one = rig()
+    one.pictures(60, size=500)
+    one.pictures(10, size=200_000, directory="rdk_component_camera/door/ReadImage")
+    gone = one.look(DiskSpace(10**9, 9 * 10**8, files=1000, free_files=25))
+    assert gone == 35
+    assert len(files(tmp_path)) == 25
+    assert len(files(tmp_path, "rdk_component_camera/door/ReadImage")) == 10
+    assert one.look(DiskSpace(10**9, 9 * 10**8, files=1000, free_files=60)) == 0
+    assert one.storage.ledger({}, "")["disk"]["state"] == "ok"
+
+
 def test_what_the_app_had_already_is_counted_as_synced(rig: Callable[..., Rig], tmp_path: Path) -> None:
     one = rig()
     one.pictures(20)
@@ -217,14 +242,13 @@ def test_on_a_real_small_disk_capture_never_stops_and_takes_only_its_part(
         sent += storage.writer.submit(channel, Record(header(), parts, 100_000))
         time.sleep(0.002)
     storage.writer.finish().result(30)
-    [row] = storage.ledger({}, "")["collectors"]
+    until(lambda: storage.ledger({}, "")["disk"]["state"] == DiskState.OK)
+    storage.close()  # thinning goes on until now: what is counted and what lies there agree only when it rests
+    [row] = read_ledger(small_disk / "capture")["collectors"]
     assert row["captured"] == row["waiting"] + sum(row["dropped"].values())
     assert row["dropped"]["thinned"] > 300
     assert row["waiting"] == len(files(small_disk / "capture")) > 50
     assert row["dropped"].get("disk_full", 0) < 30  # it wrote faster than thinning looks, now and then
-    until(lambda: storage.ledger({}, "")["disk"]["state"] == DiskState.OK)
-    storage.close()
-    assert read_ledger(small_disk / "capture")["collectors"][0]["captured"] == row["captured"]
 
 
 def test_a_disk_that_others_fill_keeps_the_newest_and_goes_on_when_there_is_room(
