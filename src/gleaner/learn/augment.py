@@ -58,6 +58,11 @@ class Augmenter:
         pixels = self._add_noise(self._blur(self._recolour(pixels)))
         return self._erase(pixels.clamp_(0, 1))
 
+    def recolour(self, pictures: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → float 0–1: colour, light, blur and noise, everything where it was."""
+        pixels = pictures.float().div_(255)
+        return self._add_noise(self._blur(self._recolour(pixels))).clamp_(0, 1)
+
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self._random) * (high - low) + low
 

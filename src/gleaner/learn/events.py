@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ def utc_text(moment: datetime) -> str:
 
 
 class Events:
-    """Writes events to `stream` at once, so that the page moves while the run does."""
+    """Writes events to `stream` at once, from any thread, so that the page moves while the run does."""
 
     def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._stream = stream
         self._now = now
+        self._lock = threading.Lock()
 
     def log(self, message: str, level: str = "info") -> None:
         self._write("log", time=utc_text(self._now()), level=level, message=message)
@@ -42,5 +44,7 @@ class Events:
         self._write("done")
 
     def _write(self, event: str, **values: Any) -> None:
-        self._stream.write(json.dumps({"event": event, **values}, ensure_ascii=False, allow_nan=False) + "\n")
-        self._stream.flush()
+        line = json.dumps({"event": event, **values}, ensure_ascii=False, allow_nan=False) + "\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()

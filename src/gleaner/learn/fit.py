@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +21,7 @@ from gleaner.learn.augment import Augmenter, AugmentOptions
 from gleaner.learn.network import Classifier, normalize
 from gleaner.learn.threads import ThreadTuner
 
+Network = TypeVar("Network", bound=nn.Module)
 FEWEST_USEFUL_STEPS = 100
 """Below this the weights have hardly moved; the worker warns."""
 _SMOOTHED_STEPS = 20
@@ -76,6 +78,7 @@ class FitResult:
     steps: int = 0
     pictures_seen: int = 0
     history: list[Metrics] = field(default_factory=list)
+    learned: str = "all layers"
 
 
 def fit(
@@ -90,7 +93,7 @@ def fit(
     started = clock()
     average = WeightAverage(network)
     result = FitResult(average.network)
-    optimizer = _optimizer(network, plan)
+    optimizer = adamw(network, plan.learning_rate, plan.weight_decay)
     augmenter = Augmenter(plan.seed, AugmentOptions(mirror=plan.mirror))
     batches = balanced_batches(train.targets, plan.batch_size, Generator().manual_seed(plan.seed))
     progress = _Progress(plan, validation, clock, on_metrics, result)
@@ -147,17 +150,19 @@ def balanced_batches(targets: Tensor, size: int, random: Generator) -> Iterator[
         pending = pending[size:]
 
 
-class WeightAverage:
+class WeightAverage(Generic[Network]):
     """Exponential moving average of weights and batch-norm statistics: steadier than the last step's on tiny data."""
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: Network, keep: float = 0.99) -> None:
+        """`keep`: how much of the average stays in each step, once there have been enough to speak of one."""
         self.network = copy.deepcopy(network).eval()
-        self._updates = 0
+        self.updates = 0
+        self._keep = keep
 
     @torch.no_grad()
-    def update(self, network: Classifier) -> None:
-        self._updates += 1
-        keep = min(0.99, self._updates / (self._updates + 9.0))
+    def update(self, network: Network) -> None:
+        self.updates += 1
+        keep = min(self._keep, self.updates / (self.updates + 9.0))
         for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs, 1 - keep)
@@ -242,8 +247,8 @@ def _progressive_size(plan: FitPlan, share: float) -> tuple[int, int]:
     return min(height, plan.input_size[0]), min(width, plan.input_size[1])
 
 
-def _optimizer(network: Classifier, plan: FitPlan) -> torch.optim.Optimizer:
+def adamw(network: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]  # norms and biases must not be pulled to zero
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)

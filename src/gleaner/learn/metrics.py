@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,11 @@ def suggest_threshold(probabilities: Floats, targets: Flags, single: bool) -> fl
     """
     if not len(probabilities):
         return 0.5
-    rates = [accuracy(decide(probabilities, t, single), targets) for t in THRESHOLDS]
+    return middle_of_best([accuracy(decide(probabilities, t, single), targets) for t in THRESHOLDS])
+
+
+def middle_of_best(rates: Sequence[float]) -> float:
+    """Of THRESHOLDS with the best rate, the middle of the run nearest to one half."""
     best = [i for i, rate in enumerate(rates) if rate >= max(rates) - 1e-9]
     nearest = min(best, key=lambda i: abs(THRESHOLDS[i] - 0.5))
     low = high = nearest

@@ -59,13 +59,16 @@ class Backbone(nn.Module):
         self.lateral8, self.lateral16, self.lateral32 = (ConvUnit(c, _NECK, kernel=1) for c in (48, 96, _DEEP))
         self.smooth16, self.smooth8 = ConvUnit(_NECK, _NECK), ConvUnit(_NECK, _NECK)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The stride-32 map (N, 192, H/32, W/32) and the stride-8 map that has seen it (N, 64, H/8, W/8)."""
         at8 = self.stage8(self.stem(x))
         at16 = self.stage16(at8)
         at32 = self.stage32(at16)
         mixed16 = self.smooth16(self.lateral16(at16) + _grow(self.lateral32(at32), at16))
-        mixed8 = self.smooth8(self.lateral8(at8) + _grow(mixed16, at8))
-        pooled = [pool for feature in (at32, mixed8) for pool in (feature.mean((2, 3)), feature.amax((2, 3)))]
+        return at32, self.smooth8(self.lateral8(at8) + _grow(mixed16, at8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [pool for feature in self.maps(x) for pool in (feature.mean((2, 3)), feature.amax((2, 3)))]
         return torch.cat(pooled, 1)
 
 

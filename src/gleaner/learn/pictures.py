@@ -32,15 +32,17 @@ class Loaded:
     """Pictures not read because time ran out."""
 
 
-def choose_input_size(examples: Sequence[Example]) -> tuple[int, int]:
-    """(height, width): the pictures' usual shape at about TARGET_PIXELS, never larger than the pictures are."""
+def choose_input_size(
+    examples: Sequence[Example], pixels: int = TARGET_PIXELS, largest: int = LARGEST_SIDE
+) -> tuple[int, int]:
+    """(height, width): the pictures' usual shape at about `pixels`, never larger than the pictures are; multiples of SIDE_STEP."""
     sizes = [size for example in examples[:_SIZED_PICTURES] if (size := _size_of(example.path))]
     if not sizes:
         return SMALLEST_SIDE, SMALLEST_SIDE
     height, width = (float(np.median([size[axis] for size in sizes])) for axis in (0, 1))
     aspect = min(2.0, max(0.5, width / height))
-    area = min(TARGET_PIXELS, height * width)
-    return _rounded(math.sqrt(area / aspect)), _rounded(math.sqrt(area * aspect))
+    area = min(pixels, height * width)
+    return _rounded(math.sqrt(area / aspect), largest), _rounded(math.sqrt(area * aspect), largest)
 
 
 def load_pictures(
@@ -87,5 +89,5 @@ def _size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _rounded(side: float) -> int:
-    return min(LARGEST_SIDE, max(SMALLEST_SIDE, round(side / SIDE_STEP) * SIDE_STEP))
+def _rounded(side: float, largest: int) -> int:
+    return min(largest, max(SMALLEST_SIDE, round(side / SIDE_STEP) * SIDE_STEP))

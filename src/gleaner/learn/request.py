@@ -17,6 +17,9 @@ from gleaner.learn.errors import RunProblem
 
 FEWEST_PER_LABEL = 2
 """One to learn from and one to test with."""
+NOT_ACCEPTED = "has a model's boxes that nobody has accepted"
+"""Such a picture is neither learned from nor tested on: its boxes may be wrong, and without them their things would be
+taught to be background."""
 
 
 class Task(StrEnum):
@@ -39,12 +42,26 @@ class RunRequest(BaseModel):
     model_name: str = "model"
     model_version: str = ""
     dataset_hash: str = ""
+    previous_version: str = Field(
+        default="", description="That of the files in the folder `previous`, with which the new model is compared."
+    )
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
 
 
 @dataclass(frozen=True)
+class LabelledBox:
+    """Edges as shares of the picture, 0–1."""
+
+    label: str
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True)
 class Example:
-    """One picture of the dataset. `labels` holds only labels that the run asked for."""
+    """One picture of the dataset. `labels` and `boxes` hold only labels that the run asked for."""
 
     id: str
     path: Path
@@ -53,6 +70,10 @@ class Example:
     """Capture time, seconds since the epoch."""
     component: str
     """Part and component that took it; bursts are looked for within one."""
+    boxes: tuple[LabelledBox, ...] = ()
+    """Empty unless the task is detection; then `labels` are those of the boxes."""
+    split: str = ""
+    """`train`, `val` or `test` where the dataset says it."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +94,6 @@ def read_request(run_dir: Path) -> RunRequest:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RunProblem(f"The run description {path} is not valid: {wrong}.", "Start the training again.") from error
-    if request.task is Task.DETECTION:
-        raise RunProblem(
-            "Object detection is not available yet in this version.",
-            "Train a single- or multi-label classification model on tags instead; your boxes are kept.",
-        )
     if len(set(request.labels)) != len(request.labels):
         raise RunProblem("A label is listed twice.", "Choose each label once.")
     if any("\n" in label or "\r" in label or not label.strip() for label in request.labels):
@@ -111,26 +127,48 @@ def read_examples(run_dir: Path, request: RunRequest) -> tuple[list[Example], li
     return examples, skipped
 
 
-def check_examples(label_sets: Sequence[frozenset[str]], request: RunRequest) -> list[str]:
-    """Warnings about a thin dataset. Raises RunProblem when nothing useful can come of it."""
+def not_accepted(skipped: Sequence[Skipped]) -> int:
+    """Pictures that a model boxed and nobody has looked at."""
+    return sum(one.reason.startswith(NOT_ACCEPTED) for one in skipped)
+
+
+def check_examples(label_sets: Sequence[frozenset[str]], request: RunRequest, waiting: int = 0) -> list[str]:
+    """Warnings about a thin dataset, of which `waiting` pictures are left out as not accepted yet.
+
+    Raises RunProblem when nothing useful can come of it.
+    """
     counts = {label: sum(label in labels for labels in label_sets) for label in request.labels}
+    boxes = request.task is Task.DETECTION
     few = [f"“{label}” has {count}" for label, count in counts.items() if count < FEWEST_PER_LABEL]
+    if few and waiting:
+        raise RunProblem(
+            f"Too few pictures that somebody has looked at: {', '.join(few)}; each label needs at least "
+            f"{FEWEST_PER_LABEL}. {waiting} more have a model's boxes that nobody has accepted.",
+            "Accept those that are right: one by one in the box editor, or the surest of the dataset at once.",
+        )
     if few:
         raise RunProblem(
             f"Too few pictures: {', '.join(few)}; each label needs at least {FEWEST_PER_LABEL}.",
-            "Tag more pictures with it (10 or more work well), or leave the label out.",
+            f"{'Draw boxes in' if boxes else 'Tag'} more pictures with it (10 or more work well), or leave the label out.",
         )
-    untagged = sum(not labels for labels in label_sets)
-    if len(request.labels) == 1 and not untagged:
+    unlabelled = sum(not labels for labels in label_sets)
+    if len(request.labels) == 1 and not unlabelled and not boxes:
         raise RunProblem(
             f"All pictures are “{request.labels[0]}”: there is nothing to tell it apart from.",
             "Add pictures without that tag to the dataset, or choose a second label.",
         )
     warnings = []
+    if waiting:
+        warnings.append(f"Left out: {waiting} pictures with a model's boxes that nobody has accepted.")
     thin = [f"“{label}” ({count})" for label, count in counts.items() if count < 10]
     if thin:
         warnings.append(f"Few pictures of {', '.join(thin)}: below 10 the result is often weak. Add more if you can.")
-    if not untagged:
+    if boxes and unlabelled:
+        warnings.append(
+            f"Pictures without a box of the chosen labels: {unlabelled}. They teach what is none of these; "
+            "remove from the dataset what nobody has looked at yet."
+        )
+    if not boxes and not unlabelled:
         warnings.append(
             "No untagged pictures: the model cannot learn what “none of these” looks like. "
             "Add some pictures that show none of the labels."
@@ -139,19 +177,41 @@ def check_examples(label_sets: Sequence[frozenset[str]], request: RunRequest) ->
 
 
 def _read_line(line: str, number: int, run_dir: Path, request: RunRequest) -> Example | Skipped:
+    boxes: tuple[LabelledBox, ...] = ()
     try:
         value: Any = json.loads(line)
         picture_id = str(value.get("binary_data_id") or value["image_path"])
         path = run_dir / value["image_path"]
-        tags = {str(a["annotation_label"]) for a in value.get("classification_annotations") or ()}
+        if request.task is Task.DETECTION:
+            notes = [a for a in value.get("bounding_box_annotations") or () if a["annotation_label"] in request.labels]
+            waiting = sum(a.get("confidence") is not None for a in notes)
+            if waiting:
+                return Skipped(picture_id, f"{NOT_ACCEPTED} ({waiting})")
+            boxes = _boxes(notes)
+            labels = frozenset(box.label for box in boxes)
+        else:
+            tags = {str(a["annotation_label"]) for a in value.get("classification_annotations") or ()}
+            labels = frozenset(tags & set(request.labels))
+        component = f"{value.get('part_id') or ''}/{value.get('component_name') or ''}"
+        taken_s = _seconds(value.get("timestamp"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Skipped(f"line {number}", f"the dataset line cannot be read ({error!r})")
-    labels = frozenset(tags & set(request.labels))
     if request.task is Task.SINGLE_LABEL and len(labels) > 1:
         listed = ", ".join(sorted(labels))
         return Skipped(picture_id, f"has {len(labels)} of the chosen labels ({listed}); a single-label model needs one")
-    component = f"{value.get('part_id') or ''}/{value.get('component_name') or ''}"
-    return Example(picture_id, path, labels, _seconds(value.get("timestamp")), component)
+    return Example(picture_id, path, labels, taken_s, component, boxes, str(value.get("split") or ""))
+
+
+def _boxes(values: Sequence[Any]) -> tuple[LabelledBox, ...]:
+    """Clipped to the picture. Raises ValueError for one that has no area there."""
+    found = []
+    for value in values:
+        edges = [float(value[f"{edge}_normalized"]) for edge in ("x_min", "y_min", "x_max", "y_max")]
+        x_min, y_min, x_max, y_max = (min(1.0, max(0.0, edge)) for edge in edges)
+        if not (x_min < x_max and y_min < y_max):
+            raise ValueError(f"a box of {value['annotation_label']!r} has no area: {edges}")
+        found.append(LabelledBox(value["annotation_label"], x_min, y_min, x_max, y_max))
+    return tuple(found)
 
 
 def _seconds(timestamp: object) -> float | None:

@@ -99,6 +99,34 @@ def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset
     )
 
 
+def declared_split(groups: Sequence[Sequence[int]], examples: Sequence[Example], seed: int) -> Split | None:
+    """As the dataset itself says which pictures are for testing; None if it does not, or leaves nothing to learn from.
+
+    A dataset that names only `val` means by it what is held back: it is tested with, and what watches the training is drawn
+    from the rest.
+    """
+    said = {part: [i for i, one in enumerate(examples) if one.split == part] for part in ("val", "test")}
+    test = said["test"] or said["val"]
+    watched = said["val"] if said["test"] else []
+    held = {*test, *watched}
+    rest = [i for i in range(len(examples)) if i not in held]
+    if not test or not rest:
+        return None
+    if watched:
+        return Split(rest, watched[:_MOST_VALIDATION], test, len(groups))
+    place = {index: position for position, index in enumerate(rest)}
+    inside = [mine for group in groups if (mine := [place[i] for i in group if i in place])]
+    drawn = split_groups(inside, [examples[i].labels for i in rest], seed)
+    train = sorted(rest[i] for i in drawn.train + drawn.test)
+    return Split(train, [rest[i] for i in drawn.validation], test, len(groups))
+
+
+def leaked(groups: Sequence[Sequence[int]], split: Split) -> int:
+    """Test pictures that are nearly the same as one that is learned from."""
+    learned, tested = set(split.train), set(split.test)
+    return sum(len(tested.intersection(group)) for group in groups if learned.intersection(group))
+
+
 def _fill(
     part: str,
     target: int,

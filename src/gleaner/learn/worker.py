@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TextIO
 
+from gleaner.learn.custom import is_custom, run_custom
 from gleaner.learn.errors import Canceled, RunProblem
 from gleaner.learn.events import Events
-from gleaner.learn.request import check_examples, read_examples, read_request
+from gleaner.learn.request import check_examples, not_accepted, read_examples, read_request
 from gleaner.learn.threads import prepare_environment
 
 EXIT_DONE, EXIT_FAILED, EXIT_CANCELED = 0, 1, 143
@@ -58,28 +59,33 @@ def main(arguments: list[str]) -> int:
 
 def train(run_dir: Path, events: Events, started: float) -> None:
     """Checks everything that can be checked without torch first: a mistake shows in a fraction of a second."""
+    if is_custom(run_dir):
+        run_custom(run_dir, events, lambda: time.monotonic() - started)
+        events.progress(1.0, "done", 0.0)
+        events.done()
+        return
     request = read_request(run_dir)
     examples, skipped = read_examples(run_dir, request)
-    check_examples([example.labels for example in examples], request)
+    check_examples([example.labels for example in examples], request, not_accepted(skipped))
     events.progress(0.0, "starting", request.budget_s)
-    classify = _import_classify()
-    surroundings = classify.Surroundings(run_dir, events, lambda: time.monotonic() - started)
-    classify.ClassificationRun(request, surroundings).run(examples, skipped)
+    kinds = _import_kinds()
+    surroundings = kinds.Surroundings(run_dir, events, lambda: time.monotonic() - started)
+    kinds.run_for(request, surroundings).run(examples, skipped)
     events.progress(1.0, "done", 0.0)
     events.done()
 
 
-def _import_classify() -> ModuleType:
+def _import_kinds() -> ModuleType:
     prepare_environment()
     try:
-        from gleaner.learn import classify
+        from gleaner.learn import kinds
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "gleaner":
             raise
         raise RunProblem(
             f"Training needs {error.name}, which is not installed here.", "Run: pip install 'gleaner[train]'"
         ) from error
-    return classify
+    return kinds
 
 
 def _claim_stdout() -> TextIO:

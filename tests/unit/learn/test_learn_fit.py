@@ -13,8 +13,9 @@ from torch import Generator
 
 from gleaner.learn import metrics
 from gleaner.learn.augment import Augmenter, AugmentOptions
-from gleaner.learn.export import check_export, classifier_properties, export_classifier, fold_temperature
+from gleaner.learn.export import check_export, export_classifier, fold_temperature
 from gleaner.learn.fit import FitPlan, FitResult, Metrics, Samples, annealed, balanced_batches, fit, predict_logits
+from gleaner.learn.graph import model_properties
 from gleaner.learn.network import build_classifier, parameter_count
 from gleaner.learn.threads import ThreadTuner
 
@@ -156,7 +157,7 @@ def test_the_exported_file_answers_like_the_network(tmp_path: Path, size: tuple[
     fold_temperature(network, 1.7)
     logits = predict_logits(network, torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy().astype(np.float64)
     path = tmp_path / "model.onnx"
-    export_classifier(network, size, path, classifier_properties(["a", "b", "c"], "single", 0.45, "v1"))
+    export_classifier(network, size, path, model_properties(["a", "b", "c"], "single", 0.45, "v1"))
     assert check_export(path, pictures, metrics.sigmoid(logits)) < 1e-5
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (image,), (answer,) = session.get_inputs(), session.get_outputs()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gleaner.learn.errors import RunProblem
-from gleaner.learn.request import check_examples, read_examples, read_request
+from gleaner.learn.request import check_examples, not_accepted, read_examples, read_request
 
 
 def write_run(run_dir: Path, lines: list[Any] | None = None, **changes: Any) -> Path:
@@ -28,7 +28,6 @@ def line(name: str, *tags: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "object_detection"}, "not available yet in this version"),
         ({"task": "poetry"}, "task"),
         ({"labels": []}, "labels"),
         ({"labels": ["a", "a"]}, "twice"),
@@ -101,3 +100,21 @@ def test_thin_datasets_are_warned_about(tmp_path: Path) -> None:
     few, no_negatives = check_examples([CAT] * 4 + [DOG] * 20, request)
     assert "“cat” (4)" in few
     assert "none of these" in no_negatives
+
+
+def test_pictures_with_a_models_boxes_that_nobody_accepted_are_left_out(tmp_path: Path) -> None:
+    edges = {"x_min_normalized": 0.1, "y_min_normalized": 0.1, "x_max_normalized": 0.5, "y_max_normalized": 0.5}
+    drawn, told = {"annotation_label": "cat", **edges}, {"annotation_label": "cat", **edges, "confidence": 0.99}
+    other = {"annotation_label": "bird", **edges, "confidence": 0.5}
+    boxed = [line("1") | {"bounding_box_annotations": [drawn, other]}]
+    boxed += [line(str(n)) | {"bounding_box_annotations": [drawn, told]} for n in (2, 3)]
+    request = read_request(run := write_run(tmp_path, boxed, task="object_detection", labels=["cat"]))
+    examples, skipped = read_examples(run, request)
+    assert [len(e.boxes) for e in examples] == [1]
+    assert [s.id for s in skipped] == ["2", "3"]
+    assert not_accepted(skipped) == 2
+    with pytest.raises(
+        RunProblem, match=r"“cat” has 1; .* 2 more have a model's boxes that nobody has accepted"
+    ) as error:
+        check_examples([e.labels for e in examples], request, not_accepted(skipped))
+    assert "Accept" in error.value.hint

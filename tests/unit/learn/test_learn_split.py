@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gleaner.learn.request import Example
-from gleaner.learn.split import fingerprint, group_pictures, split_groups
+from gleaner.learn.split import declared_split, fingerprint, group_pictures, leaked, split_groups
 from gleaner.wire.picture import Rgb, read_rgb, resize_rgb
 
 
@@ -113,3 +113,35 @@ def test_a_label_whose_pictures_are_all_alike_is_learned_and_not_tested() -> Non
     split = split_groups([list(range(6)), *[[i] for i in range(6, 12)]], sets, seed=0)
     assert set(range(6)) <= set(split.train)
     assert any(i >= 6 for i in split.test)
+
+
+def declared(*parts: str) -> list[Example]:
+    labels = (frozenset({"a"}), frozenset({"b"}))
+    return [Example(str(i), Path(f"{i}.jpg"), labels[i % 2], None, "", (), part) for i, part in enumerate(parts)]
+
+
+def test_a_datasets_own_split_is_kept() -> None:
+    examples = declared(*["train"] * 6, "val", "val", "test", "test")
+    split = declared_split([[i] for i in range(10)], examples, seed=0)
+    assert split is not None
+    assert (split.train, split.validation, split.test) == ([0, 1, 2, 3, 4, 5], [6, 7], [8, 9])
+
+
+def test_a_dataset_that_only_says_val_is_tested_with_it() -> None:
+    examples = declared(*["train"] * 20, *["val"] * 4)
+    split = declared_split([[i] for i in range(24)], examples, seed=0)
+    assert split is not None
+    assert split.test == [20, 21, 22, 23]
+    assert split.validation and not set(split.validation) & set(split.train)
+    assert sorted(split.train + split.validation) == list(range(20))
+
+
+def test_a_split_that_leaves_nothing_to_learn_from_is_none() -> None:
+    assert declared_split([[0], [1]], declared("test", "test"), seed=0) is None
+    assert declared_split([[0], [1]], declared("", "train"), seed=0) is None
+
+
+def test_look_alikes_across_a_datasets_split_are_counted() -> None:
+    split = declared_split([[0, 2], [1], [3]], declared("train", "train", "test", "test"), seed=0)
+    assert split is not None
+    assert leaked([[0, 2], [1], [3]], split) == 1

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from gleaner.learn.request import read_examples, read_request
 from gleaner.wire.picture import read_rgb, resize_rgb
 
 COMMAND = [sys.executable, "-m", "gleaner.learn.worker"]
@@ -90,6 +91,7 @@ def test_the_report_follows_the_contract(finished: tuple[Path, list[dict[str, An
     assert set(report) >= {
         "format", "task", "labels", "model_name", "model_version", "created_at", "dataset", "config", "versions", "summary",
         "per_label", "confusion", "threshold_curve", "wrong", "skipped", "history", "timings", "model",
+        "label_errors", "learning_curve",
     }  # fmt: skip
     summary, split = report["summary"], report["dataset"]["split"]
     assert set(summary) == {"accuracy", "accuracy_interval", "macro_f1", "test_count", "suggested_threshold", "ece"}
@@ -107,8 +109,12 @@ def test_the_report_follows_the_contract(finished: tuple[Path, list[dict[str, An
     assert len(report["history"]) >= 3
     for wrong in report["wrong"]:
         assert (run_dir / "out" / wrong["sample"]).is_file()
+        assert (run_dir / "out" / wrong["looked_at"]["sample"]).is_file()
+    assert report["label_errors"]["checked"] or report["label_errors"]["reason"]
     assert set(report["timings"]) >= {"train_s", "export_s", "inference_ms"}
     assert set(report["model"]) >= {"size_bytes", "parameters", "input_shape"}
+    for written in report["model"]["formats"].values():
+        assert written.get("reason") or (run_dir / "out" / written["file"]).stat().st_size == written["size_bytes"]
     assert report["dataset"]["hash"] == "abc"
 
 
@@ -150,7 +156,6 @@ def test_several_labels_per_picture_are_reported_one_by_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "per_label", "message", "hint"),
     [
-        ({"task": "object_detection"}, 2, "not available yet in this version", "classification"),
         ({"labels": ["red", "green"]}, 2, "“green” has 0", "Tag more pictures"),
         ({"dataset": "nowhere.jsonl"}, 2, "nowhere.jsonl cannot be read", "again"),
     ],
@@ -200,3 +205,47 @@ def test_sigterm_ends_the_run_within_two_seconds_and_leaves_no_output(tmp_path: 
         assert process.wait(timeout=20) == 143
         assert "Canceled" in process.stdout.read()
     assert not (tmp_path / "out").exists()
+
+
+def make_detection_run(run_dir: Path, count: int = 45, **changes: Any) -> Path:
+    """Discs with their boxes, each third picture without one."""
+    make_run(run_dir, count // 3, task="object_detection", budget_s=14.0, **changes)
+    lines = []
+    for number, line in enumerate(map(json.loads, (run_dir / "dataset.jsonl").read_text().splitlines())):
+        picture, label = read_rgb((run_dir / line["image_path"]).read_bytes()), list(COLORS)[number % 3]
+        boxes = []
+        if label:
+            strong = picture.max(2).astype(int) - picture.min(2) > 90
+            ys, xs = np.nonzero(strong)
+            edges = xs.min() / 128, ys.min() / 96, (xs.max() + 1) / 128, (ys.max() + 1) / 96
+            names = ("x_min_normalized", "y_min_normalized", "x_max_normalized", "y_max_normalized")
+            boxes = [{"annotation_label": label, **dict(zip(names, map(float, edges), strict=True))}]
+        lines.append({**line, "classification_annotations": [], "bounding_box_annotations": boxes})
+    (run_dir / "dataset.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return run_dir
+
+
+@pytest.mark.slow
+def test_a_detector_learns_where_things_are(tmp_path: Path) -> None:
+    status, events = work(make_detection_run(tmp_path))
+    assert status == 0 and events[-1] == {"event": "done"}, events[-3:]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    summary = report["summary"]
+    assert report["task"] == "object_detection" and summary["box_count"] > 0
+    assert summary["map50"] > 0.6, summary
+    assert summary["map50_interval"][0] <= summary["map50"] <= summary["map50_interval"][1]
+    assert any("without a box of the chosen labels" in event.get("message", "") for event in events)
+    assert (tmp_path / "out" / "labels.txt").read_text().split() == ["red", "blue"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    assert [output.name for output in session.get_outputs()] == ["location", "category", "score"]
+    assert report["model"]["largest_difference"] < 1e-3
+
+
+def test_a_box_without_area_is_named_with_its_line(tmp_path: Path) -> None:
+    lines = (make_detection_run(tmp_path) / "dataset.jsonl").read_text().splitlines()
+    broken = json.loads(lines[0])
+    broken["bounding_box_annotations"][0]["x_max_normalized"] = 0
+    (tmp_path / "dataset.jsonl").write_text("\n".join([json.dumps(broken), *lines[1:]]))
+    examples, skipped = read_examples(tmp_path, read_request(tmp_path))
+    assert len(examples) == len(lines) - 1
+    assert [one.id for one in skipped] == ["line 1"] and "no area" in skipped[0].reason

@@ -1,0 +1,43 @@
+"""A run with little time: the starting weights with a new last layer, kept where they are better."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from test_learn_worker import COLORS, draw
+
+from gleaner.learn.fit import FitResult, Samples, predict_logits
+from gleaner.learn.network import build_classifier
+from gleaner.learn.quick import quick_classifier, take_quick
+
+
+def discs(start: int, per_label: int) -> Samples:
+    named = [label for label in COLORS if label]
+    drawn = [(label, draw(label, start + n)) for n in range(per_label) for label in COLORS]
+    pictures = np.stack([picture[:, :, ::-1] for _, picture in drawn])
+    targets = np.array([[label == one for one in named] for label, _ in drawn], np.float32)
+    return Samples(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(targets))
+
+
+def right(samples: Samples, network: torch.nn.Module) -> float:
+    said = predict_logits(network, samples.pictures) > 0  # type: ignore[arg-type]
+    return float((said == (samples.targets > 0.5)).all(1).float().mean())
+
+
+def test_a_new_last_layer_alone_tells_colours_apart() -> None:
+    assert right(discs(500, 20), quick_classifier(discs(0, 12))) >= 0.8
+
+
+def test_the_better_network_is_kept() -> None:
+    torch.manual_seed(0)
+    train, validation = discs(0, 8), discs(100, 8)
+    untrained = FitResult(build_classifier(2).eval())
+    before = untrained.network
+    assert take_quick(untrained, train, validation)
+    assert untrained.network is not before
+    both = Samples(torch.cat([train.pictures, validation.pictures]), torch.cat([train.targets, validation.targets]))
+    knows_the_answers = FitResult(quick_classifier(both))
+    before = knows_the_answers.network
+    assert not take_quick(knows_the_answers, train, validation)
+    assert knows_the_answers.network is before
+    assert not take_quick(FitResult(before), train, Samples(train.pictures[:0], train.targets[:0]))
