@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,27 @@ def test_numpy_values_become_plain_ones() -> None:
 def test_what_cannot_be_stored_is_named(bad: dict[Any, Any]) -> None:
     with pytest.raises(TypeError, match="a reading"):
         ReadingEncoder().struct_bytes(bad)
+
+
+@pytest.mark.parametrize(("wrap", "deepest"), [(lambda inner: {"a": inner}, 32), (lambda inner: [inner], 48)])
+def test_what_is_nested_too_deeply_for_a_reader_is_refused_and_nothing_else_is(
+    wrap: Callable[[Any], Any], deepest: int
+) -> None:
+    value: Any = 1.5
+    for depth in range(1, deepest + 20):
+        value = wrap(value)
+        if depth <= deepest:
+            SensorData.FromString(ReadingEncoder().encode(1, 2, {"v": value}))
+        else:
+            with pytest.raises(ValueError, match="nested too deeply"):
+                ReadingEncoder().encode(1, 2, {"v": value})
+
+
+def test_a_reading_that_contains_itself_is_refused() -> None:
+    circle: dict[str, Any] = {}
+    circle["me"] = circle
+    with pytest.raises(ValueError, match="contains itself"):
+        ReadingEncoder().encode(1, 2, circle)
 
 
 def test_a_shape_that_always_changes_gives_up_on_templates() -> None:

@@ -53,6 +53,8 @@ MIME_EXTENSIONS = {
 
 
 ENCRYPTED_MAGIC = b"\x00GLNRST1"
+# The last byte is the version.
+ENCRYPTED_FAMILY = ENCRYPTED_MAGIC[:-1]
 """How a capture file begins that a machine has encrypted (`machine/capture/at_rest.py`). No plain one can: its first
 byte would be the length of the header, which is never empty."""
 
@@ -163,6 +165,14 @@ def read_binary(data: bytes) -> tuple[bytes, bytes, memoryview] | None:
     return None if parts is None else (_message(data, layout.header, sealed=True), *parts)
 
 
+def sealed_header(data: bytes) -> tuple[bytes, int] | None:
+    """(header message, where the first record begins) of a file that Gleaner wrote; None: `read_capture` judges it."""
+    header = _frame_at(data, 0)
+    if header is None or _seal_of(data, header) is not _Seal.GOOD:
+        return None
+    return _message(data, header, sealed=True), header.end
+
+
 def header_size(data: bytes) -> int:
     """Where the first record begins; 0 if the header is cut. Checks nothing."""
     header = _frame_at(data, 0)
@@ -204,7 +214,7 @@ def _message(data: bytes | memoryview, span: Span, sealed: bool) -> bytes:
 def find_layout(data: bytes | memoryview) -> Layout:
     """Finds header and usable records. Raises CaptureFileError when the header cannot be trusted."""
     data = data if isinstance(data, bytes) else bytes(data)
-    if data.startswith(ENCRYPTED_MAGIC):
+    if data.startswith(ENCRYPTED_FAMILY):
         raise CaptureFileError(
             "the capture file is encrypted by the machine that captured it: read it there, or with that machine's key"
         )

@@ -31,6 +31,14 @@ def exif_orientation(jpeg: bytes) -> int:
     return 1
 
 
+def scan_start(jpeg: bytes) -> int:
+    """Where the picture data begin, behind the header and its embedded thumbnail; -1 if that is not in these bytes."""
+    end = max((end for _, _, end in _segments(jpeg)), default=2)
+    while jpeg[end : end + 2] == b"\xff\xff":
+        end += 1
+    return end if jpeg[end : end + 2] == b"\xff\xda" else -1
+
+
 def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, first byte, last byte + 1) of the header segments that precede the picture data."""
     at = 2

@@ -13,6 +13,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 _PIPE_ID = struct.Struct("<I")
 
 PATH = "/api/link"
+WEB_ADDRESS_HEADER = "gleaner-web-address"
+"""With the answer to `RobotService.Config`: the app's HTTP door, for a machine that was told of the gRPC one only."""
 STATUS_INTERVAL_S = 2.0
 #: Largest piece of a pipe in one frame: big enough for a camera frame's share, small enough to interleave pipes.
 MAX_PIPE_PIECE_BYTES = 64 * 1024
@@ -30,6 +32,8 @@ class ResourceStatus(TypedDict):
     model: str
     state: ResourceState
     error: str
+    latency_ms: NotRequired[float]
+    """Of an ML model: one inference, measured before it took over."""
 
 
 class PackageStatus(TypedDict):
@@ -82,10 +86,12 @@ class Ledger(TypedDict):
     backlog_bytes: int
     oldest_unsent: str | None
     sync_error: str
+    sync_state: NotRequired[Literal["on", "offline", "held", "disabled", "no_app"]]
     rate: NotRequired[SyncRate]
     eta_s: NotRequired[float | None]
     disk: NotRequired[DiskState]
     counting: NotRequired[bool]
+    notes: NotRequired[list[str]]
 
 
 EMPTY_LEDGER: Ledger = {
@@ -111,6 +117,8 @@ class Status(TypedDict):
     packages: list[PackageStatus]
     elsewhere: list[ElsewhereStatus]
     capture: Ledger
+    port: NotRequired[int]
+    """Of its robot API; 0 while it has no TCP door."""
 
 
 class Notice(TypedDict):

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gleaner.wire.durations import parse_duration_ns
 
@@ -30,8 +38,9 @@ class ApiKey(_Section):
 class CloudConfig(_Section):
     """How a machine reaches its app. `app_address` is the gRPC door, `web_address` the HTTP door (sync, link, packages)."""
 
-    id: str = Field(description="Part id.")
-    secret: str = ""
+    # A header drops the spaces of a value that was copied with them, and ids of files are computed over the part's.
+    id: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(description="Part id.")
+    secret: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     api_key: ApiKey | None = None
     app_address: str = Field(default="", description="gRPC address of the app, e.g. http://127.0.0.1:8091.")
     web_address: str = Field(default="", description="HTTP address of the app, e.g. http://127.0.0.1:8090.")
@@ -56,6 +65,26 @@ class CaptureMethodConfig(_Section):
     capture_queue_size: int = Field(default=250, ge=0)
     capture_buffer_size: int = Field(default=4096, ge=0)
     name: str = ""
+
+
+class RetentionPolicy(_Section):
+    """`retention_policy` beside `capture_methods`, for one component's data in the app. Machines take no notice of it."""
+
+    days: int | None = Field(default=None, ge=1, le=36_500, description="Whole UTC days that data is kept.")
+    binary_limit_gb: float | None = Field(default=None, gt=0, description="Of pictures and files, the newest are kept.")
+    tabular_limit_gb: float | None = Field(default=None, gt=0, description="The same of readings.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RetentionPolicy:
+        if self.days is None and self.binary_limit_gb is None and self.tabular_limit_gb is None:
+            raise ValueError("a retention policy needs days, binary_limit_gb or tabular_limit_gb")
+        return self
+
+
+class PartRetentionPolicy(_Section):
+    """`data_retention_policy` of a whole part; a component's own `retention_policy` goes before it."""
+
+    days: int = Field(ge=1, le=36_500)
 
 
 class ServiceConfigEntry(_Section):
@@ -175,6 +204,9 @@ class RemoteConfig(_Section):
     name: str = Field(max_length=60, description="What its resources are called by: name:resource.")
     address: str = Field(description="host:port of the other machine's robot API.")
     prefix: str = Field(default="", description="Put before the names of its resources.")
+    frame: dict[str, Any] | None = Field(
+        default=None, description="Where the remote's world stands in this machine's, for its components' places."
+    )
     auth: dict[str, Any] = Field(default_factory=dict, description="entity and credentials {type, payload}.")
     secret: str = Field(default="", description="Of its location, in place of auth.")
     insecure: bool = Field(default=False, description="Without TLS.")

@@ -71,7 +71,8 @@ def picture_size(data: bytes) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _upright(picture: Rgb, orientation: int) -> Rgb:
+def upright(picture: Rgb, orientation: int) -> Rgb:
+    """Turned and mirrored as EXIF's `orientation`, 1 to 8, asks for."""
     if orientation == 1:
         return picture
     if orientation >= 5:
@@ -108,7 +109,7 @@ def _read_jpeg(data: bytes, fit: tuple[int, int] | None) -> Rgb:
             return _read_other(data)  # CMYK, and the harmless oddities of cheap cameras
         except PictureProblem:
             raise PictureProblem("the JPEG is damaged or cut off in its header") from error
-    return _upright(np.asarray(picture, dtype=np.uint8), orientation)
+    return upright(np.asarray(picture, dtype=np.uint8), orientation)
 
 
 def _read_other(data: bytes) -> Rgb:

@@ -17,10 +17,16 @@ _SMALL = tuple(bytes((n,)) for n in range(128))
 _NUMBERS = frozenset((float, int))
 _FIVE_BYTES = 1 << 28
 _DOUBLE = struct.Struct("<d")
+# Viam's documented limit for one tabular reading.
+MAX_READING_BYTES = 4 << 20
 # A template is generated code: readings beyond this many numbers go the general way.
 MAX_TEMPLATE_NUMBERS = 512
 # A source whose shape or strings change all the time never profits: stop trying after this many templates.
 MAX_TEMPLATES = 6
+# Protobuf's readers refuse messages nested deeper than 100: a dictionary takes three of them (Struct, entry, Value), a list
+# two. SensorData is the first, and the innermost value must still fit.
+_MOST_NESTED = 97
+_IN_A_STRUCT, _IN_A_LIST = 3, 2
 
 
 def varint(number: int) -> bytes:
@@ -103,8 +109,8 @@ def _field_end(body: memoryview, at: int, key: int) -> tuple[int, int] | None:
     return None
 
 
-def encode_value(value: Any) -> bytes:
-    """`google.protobuf.Value`. Raises TypeError for what JSON has no word for."""
+def encode_value(value: Any, depth: int = 0) -> bytes:
+    """`google.protobuf.Value`. Raises TypeError for what JSON has no word for, ValueError for what nobody could read."""
     kind = type(value)
     if kind is float or kind is int:
         return b"\x11" + _DOUBLE.pack(value)
@@ -116,19 +122,25 @@ def encode_value(value: Any) -> bytes:
     if value is None:
         return b"\x08\x00"
     if isinstance(value, Mapping):
-        body = encode_struct(value)
+        body = encode_struct(value, depth)
         return b"\x2a" + varint(len(body)) + body
     if isinstance(value, (list, tuple)):
-        items = [encode_value(item) for item in value]
+        _check_depth(depth)
+        items = [encode_value(item, depth + _IN_A_LIST) for item in value]
         body = b"".join(b"\x0a" + varint(len(item)) + item for item in items)
         return b"\x32" + varint(len(body)) + body
-    return _encode_unusual(value)
+    return _encode_unusual(value, depth)
 
 
-def _encode_unusual(value: Any) -> bytes:
+def _check_depth(depth: int) -> None:
+    if depth > _MOST_NESTED:
+        raise ValueError("a reading is nested too deeply (more than 32 dictionaries, or contains itself)")
+
+
+def _encode_unusual(value: Any, depth: int) -> bytes:
     """Numpy scalars and arrays, enums, subclasses of the plain types."""
     if hasattr(value, "tolist"):
-        return encode_value(value.tolist())
+        return encode_value(value.tolist(), depth)
     for plain in (bool, str):
         if isinstance(value, plain):
             return encode_value(plain(value))
@@ -148,11 +160,12 @@ def _entry_head(key: Any) -> bytes:
     return b"\x0a" + varint(len(name)) + name
 
 
-def encode_struct(fields: Mapping[str, Any]) -> bytes:
+def encode_struct(fields: Mapping[str, Any], depth: int = 0) -> bytes:
     """`google.protobuf.Struct`, the general way."""
+    _check_depth(depth)
     out = []
     for key, item in fields.items():
-        value = encode_value(item)
+        value = encode_value(item, depth + _IN_A_STRUCT)
         entry = _entry_head(key) + b"\x12" + varint(len(value)) + value
         out.append(b"\x0a" + varint(len(entry)) + entry)
     return b"".join(out)
@@ -264,6 +277,9 @@ class ReadingEncoder:
         return body
 
     def encode(self, requested_ns: int, received_ns: int, fields: Mapping[str, Any]) -> bytes:
-        """A tabular SensorData. Raises TypeError or OverflowError for a reading that cannot be stored."""
+        """A tabular SensorData. Raises TypeError, ValueError or OverflowError for a reading that cannot be stored."""
         body = self.struct_bytes(fields)
-        return b"%b\x12%b%b" % (encode_metadata(requested_ns, received_ns), varint(len(body)), body)
+        message = b"%b\x12%b%b" % (encode_metadata(requested_ns, received_ns), varint(len(body)), body)
+        if len(message) > MAX_READING_BYTES:
+            raise ValueError(f"a reading has {len(message) >> 20} MB, at most 4 MB can be stored: make it a file")
+        return message

@@ -21,11 +21,13 @@ PIECE_BYTES = 256 * 1024
 BATCH_BYTES = 1024 * 1024
 BATCH_ENTRIES = 256
 WINDOW_FRAMES = 32
-WINDOW_BYTES = 16 * 1024 * 1024
+WINDOW_BYTES = 32 * 1024 * 1024
 """At most; a sender keeps less on its way where the line is slow (machine/sync/flow.py)."""
 COMPRESSION_HEADER = "gleaner-compression"
 """In the server's answer to the handshake: what it takes compressed. Without it a client compresses nothing."""
 ZLIB = "zlib"
+KINDS_HEADER = "gleaner-kinds"
+"""In the server's answer to the handshake: entry kinds that it knows beside `capture` and `file`."""
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_FRAME_BYTES = 4 + MAX_HEADER_BYTES + BATCH_BYTES + SMALL_FILE_BYTES
 """What a receiver must accept: a batch may pass BATCH_BYTES by its last entry."""
@@ -42,6 +44,8 @@ class FrameError(ValueError):
 class EntryKind(StrEnum):
     CAPTURE = "capture"
     FILE = "file"
+    SEQUENCE = "sequence"
+    """The `.seq` of a stretch of time: the app keeps what it says, not the file."""
 
 
 class Status(StrEnum):
@@ -55,7 +59,7 @@ _ENTRY_KINDS, _STATUSES = tuple(EntryKind), tuple(Status)
 
 @dataclass(frozen=True)
 class Entry:
-    """One local file. `path` is relative to the capture directory for captures, absolute for other files."""
+    """One local file. `path` is relative to the capture directory for captures and sequences, absolute for other files."""
 
     id: str
     path: str
@@ -122,6 +126,8 @@ class Result:
     status: Status
     message: str = ""
     hint: str = ""
+    again: bool = False
+    """Of a rejection: it says nothing of the file, whose bytes did not arrive as they were. It must be kept."""
 
 
 @dataclass(frozen=True)
@@ -202,18 +208,25 @@ def _entry(entry: Entry) -> dict[str, Any]:
         found["tags"] = entry.tags
     if entry.dataset_ids:
         found["dataset_ids"] = entry.dataset_ids
-    for key in ("modified_ns", "created_ns", "name", "packed"):
-        if value := getattr(entry, key):
-            found[key] = value
+    if entry.modified_ns:
+        found["modified_ns"] = entry.modified_ns
+    if entry.created_ns:
+        found["created_ns"] = entry.created_ns
+    if entry.name:
+        found["name"] = entry.name
+    if entry.packed:
+        found["packed"] = entry.packed
     return found
 
 
-def _result(result: Result) -> dict[str, str]:
-    found: dict[str, str] = {"id": result.id, "status": result.status}
+def _result(result: Result) -> dict[str, str | bool]:
+    found: dict[str, str | bool] = {"id": result.id, "status": result.status}
     if result.message:
         found["message"] = result.message
     if result.hint:
         found["hint"] = result.hint
+    if result.again:
+        found["again"] = True
     return found
 
 
@@ -289,7 +302,8 @@ def _read_ack(header: dict[str, Any], _payload: memoryview) -> Ack:
         status = item.get("status") if isinstance(item, Mapping) else None
         if not isinstance(item, Mapping) or status not in _STATUSES:
             raise FrameError(f"an ack's result has the status {status!r}, expected one of {', '.join(Status)}")
-        results.append(Result(_id(item), Status(status), _text(item, "message"), _text(item, "hint")))
+        again = item.get("again") is True
+        results.append(Result(_id(item), Status(status), _text(item, "message"), _text(item, "hint"), again))
     return Ack(_integer(header, "seq"), tuple(results), _held_ms(header))
 
 
@@ -319,7 +333,7 @@ def _read_entry(item: Any) -> Entry:
     if not path or len(path) > MAX_PATH_CHARACTERS or "\0" in path:
         raise FrameError(f"an entry's path has {len(path)} characters, expected 1 to {MAX_PATH_CHARACTERS} without NUL")
     if kind not in _ENTRY_KINDS:
-        raise FrameError(f"an entry's kind is {kind!r}, expected capture or file")
+        raise FrameError(f"an entry's kind is {kind!r}, expected one of {', '.join(EntryKind)}")
     return Entry(
         id=_id(item),
         path=path,

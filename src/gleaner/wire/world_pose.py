@@ -17,6 +17,8 @@ WORLD = "world"
 Quaternion = tuple[float, float, float, float]
 """w, x, y, z."""
 Vector = tuple[float, float, float]
+Frames = Mapping[str, Mapping[str, Any] | str | None]
+"""By name: a frame as it is configured, None for a component without one, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class WorldPose:
     theta: float
 
 
-def world_pose(frames: Mapping[str, Mapping[str, Any] | None], name: str) -> WorldPose:
-    """`frames` by component. Raises ValueError, naming the component whose frame is missing, wrong or goes in a circle."""
+def world_pose(frames: Frames, name: str) -> WorldPose:
+    """Raises ValueError, naming the component whose frame is missing, wrong or goes in a circle."""
     place: Vector = (0.0, 0.0, 0.0)
     turn: Quaternion = (1.0, 0.0, 0.0, 0.0)
     seen: list[str] = []
@@ -43,6 +45,8 @@ def world_pose(frames: Mapping[str, Mapping[str, Any] | None], name: str) -> Wor
             raise ValueError(f"the frames go in a circle: {' in '.join([*seen, at])}")
         seen.append(at)
         frame = frames.get(at)
+        if isinstance(frame, str):
+            raise ValueError(frame)
         if frame is None:
             why = f"{at!r} is no component with a frame" if at in frames or at != name else f"there is no {at!r}"
             raise ValueError(f"{why}: give it one under Frame, its parent 'world' or another component")
