@@ -15,7 +15,7 @@ from typing import Any
 from viam.resource.base import ResourceBase
 
 from gleaner.machine.foreign.offers import Modules, NoModules, NoRemotes, Remotes
-from gleaner.machine.models.base import BuildContext, Host, ListedModel
+from gleaner.machine.models.base import BuildContext, Host, ListedModel, NeedsRebuild
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.node import Node, State, resource_logger
 from gleaner.machine.notifier import ChangeNotifier
@@ -156,6 +156,8 @@ class ResourceGraph:
             if node.target is not None and node.target.signature != plan.signature:
                 self._cancel_replacement(node)
             node.become(State.UNHEALTHY if plan.fallback else State.READY, plan.fallback)
+            if not plan.fallback:  # it may be back at a version that never stopped running
+                self._report_loaded(plan)
         node.plan = plan
         return node
 
@@ -331,7 +333,10 @@ class ResourceGraph:
                     return
                 await self._tear_down({node.key, *self._dependents(node.key)})
                 node.plan = plan
-                self._failed(node, plan, _describe(error), error)
+                if isinstance(error, NeedsRebuild):
+                    self._reconcile()
+                else:
+                    self._failed(node, plan, _describe(error), error)
             return
         if node.target is plan:
             node.plan, node.target, node.build = plan, None, None

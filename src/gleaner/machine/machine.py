@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
 from gleaner.machine import models
 from gleaner.machine.cloud.service import CloudService
@@ -70,6 +71,7 @@ class Machine:
         self._elsewhere_changed = asyncio.Event()
         self.modules.changed = self.remotes.changed = self._elsewhere_changed.set
         self.host.find = self.graph.resource
+        self.host.remote_frames = self.remotes.frames
         self.reports = packages or NoPackageReports()
         self._home = home
         self.configured = asyncio.Event()
@@ -87,6 +89,7 @@ class Machine:
             self.modules,
             self._is_initializing,
             lambda: {**self.remotes.services(), **self.modules.services()},
+            remote_parts=self.remotes.parts,
             uploader=self.cloud.uploader if self.cloud is not None else None,
         )
         verify = self.cloud.verify_key if self.cloud is not None else None
@@ -108,6 +111,9 @@ class Machine:
                 # Before `config` is visible: a package that arrives meanwhile makes the graph look at it.
                 self.cloud.packages.configure(config.packages)
             self.host.config = config
+            if self.cloud is not None and config.cloud is not None:
+                self.host.cloud = config.cloud
+                await self.cloud.follow(config.cloud)
             self._context.configured_at = datetime.now(UTC)
             await self._listen(config)
             self.modules.configure(config)
@@ -157,14 +163,16 @@ class Machine:
         if not self.exit.done():
             self.exit.set_result(reason)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something until it is done or the machine stops; its failure is logged."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def status(self) -> Any:
-        return link_status(self.host, self.graph, self.reports, elsewhere_status(self.modules, self.remotes))
+        said = link_status(self.host, self.graph, self.reports, elsewhere_status(self.modules, self.remotes))
+        return {**said, "port": urlsplit(self.server.url).port or 0}
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -59,7 +59,8 @@ def _lines(ledger: Ledger, now: datetime) -> Iterator[str]:
     yield from _single("backlog_files", "Files that wait.", ledger["backlog_files"])
     yield from _single("backlog_bytes", "Bytes that wait.", ledger["backlog_bytes"])
     yield from _single("oldest_unsent_seconds", "Age of the oldest capture that waits.", age_s)
-    yield from _single("sync_connected", "1 while sync has a connection to the app.", not ledger["sync_error"])
+    is_on = ledger.get("sync_state", "offline" if ledger["sync_error"] else "on") == "on"
+    yield from _single("sync_connected", "1 while sync is connected to the app and not held back.", is_on)
     if rate is not None:
         yield from _single("sync_bytes_per_second", "What the app has confirmed lately.", rate["bytes_per_s"])
     if disk is not None:

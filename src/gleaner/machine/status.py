@@ -10,8 +10,9 @@ from typing import Protocol
 from gleaner.machine.graph import ResourceGraph
 from gleaner.machine.host import MachineHost
 from gleaner.machine.modules.manager import ModuleManager
+from gleaner.machine.node import Node
 from gleaner.machine.remotes.manager import RemoteManager
-from gleaner.wire.link import EMPTY_LEDGER, ElsewhereState, ElsewhereStatus, Ledger, Status
+from gleaner.wire.link import EMPTY_LEDGER, ElsewhereState, ElsewhereStatus, Ledger, ResourceStatus, Status
 
 
 class PackageState(Enum):
@@ -67,16 +68,7 @@ def link_status(
     return {
         "type": "status",
         "revision": host.config.revision,
-        "resources": [
-            {
-                "name": node.key.name,
-                "api": node.key.api,
-                "model": node.plan.config.model,
-                "state": node.state.name.lower(),  # type: ignore[typeddict-item]
-                "error": node.error,
-            }
-            for node in graph.nodes
-        ],
+        "resources": [_resource(node) for node in graph.nodes],
         "packages": [
             {
                 "name": package.name,
@@ -89,6 +81,20 @@ def link_status(
         "elsewhere": elsewhere,
         "capture": capture_ledger(graph),
     }
+
+
+def _resource(node: Node) -> ResourceStatus:
+    found: ResourceStatus = {
+        "name": node.key.name,
+        "api": node.key.api,
+        "model": node.plan.config.model,
+        "state": node.state.name.lower(),  # type: ignore[typeddict-item]
+        "error": node.error,
+    }
+    latency_ms = getattr(node.instance, "latency_ms", None)
+    if latency_ms is not None:
+        found["latency_ms"] = latency_ms
+    return found
 
 
 def capture_ledger(graph: ResourceGraph) -> Ledger:

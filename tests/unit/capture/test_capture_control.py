@@ -14,6 +14,7 @@ from gleaner.machine.capture.plan import make_plan
 from gleaner.machine.capture.sequences import SequenceFiles, SequenceKey
 from gleaner.machine.sync.scan import candidates
 from gleaner.wire.machine_config import MachineConfig, parse_config
+from gleaner.wire.sync_frames import EntryKind
 
 LOG = logging.getLogger("test.control")
 
@@ -127,7 +128,7 @@ def sequence(*names: str, tags: tuple[str, ...] = ()) -> SequenceKey:
     return SequenceKey(frozenset((name, "ReadImage") for name in names), frozenset(tags))
 
 
-def test_a_sequence_is_whole_under_its_final_name_and_sent_as_a_file(tmp_path: Path) -> None:
+def test_a_sequence_is_whole_under_its_final_name(tmp_path: Path) -> None:
     times = iter([1_000_000_000, 5_500_000_000])
     files = SequenceFiles(tmp_path, LOG, lambda: next(times))
     files.follow(frozenset({sequence("a", "b", tags=("x",))}))
@@ -147,7 +148,7 @@ def test_a_sequence_is_whole_under_its_final_name_and_sent_as_a_file(tmp_path: P
         ],
         "sequence_tags": ["x"],
     }
-    assert [one.path for one in candidates([tmp_path], 10**20, 0)] == [str(ended)]
+    assert [(one.path, one.kind) for one in candidates([tmp_path], 10**20, 0)] == [(str(ended), EntryKind.SEQUENCE)]
 
 
 def test_open_sequences_end_with_the_machine_and_a_crash_sets_them_aside(tmp_path: Path) -> None:
@@ -161,3 +162,36 @@ def test_open_sequences_end_with_the_machine_and_a_crash_sets_them_aside(tmp_pat
     second.follow(frozenset({sequence("c")}))
     second.close()
     assert [path.suffix for path in (tmp_path / "sequences").iterdir()] == [".seq"]
+
+
+def test_what_had_ended_before_a_crash_is_ended_and_not_set_aside(tmp_path: Path) -> None:
+    files = SequenceFiles(tmp_path, LOG)
+    files.follow(frozenset({sequence("a")}))
+    files.close()
+    [ended] = (tmp_path / "sequences").iterdir()
+    ended.rename(ended.with_suffix(".progseq"))  # the power went before the new name was on the disk
+    SequenceFiles(tmp_path, LOG).recover()
+    assert list((tmp_path / "sequences").iterdir()) == [ended]
+    assert not (tmp_path / "failed").exists()
+
+
+def test_an_end_that_cannot_be_written_is_written_later_with_its_own_time(tmp_path: Path) -> None:
+    times = iter([1_000_000_000, 5_000_000_000, 9_000_000_000])
+    files = SequenceFiles(tmp_path, LOG, lambda: next(times))
+    files.follow(frozenset({sequence("a")}))
+    folder = tmp_path / "sequences"
+    folder.rename(tmp_path / "away")
+    files.follow(frozenset())
+    (tmp_path / "away").rename(folder)
+    files.follow(frozenset({sequence("b")}))
+    [ended] = folder.glob("*.seq")
+    assert json.loads(ended.read_text())["end_time"] == "1970-01-01T00:00:05.000000Z"
+
+
+def test_a_clock_that_was_set_back_leaves_a_sequence_its_length(tmp_path: Path) -> None:
+    wall, monotonic = iter([100_000_000_000, 7_000_000_000]), iter([1_000_000_000, 3_500_000_000])
+    files = SequenceFiles(tmp_path, LOG, lambda: next(wall), lambda: next(monotonic))
+    files.follow(frozenset({sequence("a")}))
+    files.close()
+    [ended] = (tmp_path / "sequences").iterdir()
+    assert json.loads(ended.read_text())["end_time"] == "1970-01-01T00:01:42.500000Z"

@@ -142,7 +142,7 @@ def test_the_count_takes_what_waits_and_leaves_the_rest_alone(tmp_path: Path) ->
     put(tmp_path, f"failed/{PICTURES}/c.capture", picture)
     put(tmp_path, "datasetUpload/d.jpeg", b"x")
     (tmp_path / "loop").symlink_to(tmp_path)
-    found = count_backlog(tmp_path, ())
+    found = count_backlog(tmp_path)
     assert (found.waiting[PICTURES].records, found.waiting[PICTURES].files) == (2, 2)
     assert found.waiting[PICTURES].size_bytes == 2 * len(picture)
     assert found.waiting[READINGS].records == 3

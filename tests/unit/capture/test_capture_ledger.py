@@ -7,7 +7,8 @@ import pytest
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.channel import Record
-from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore, iso
+from gleaner.machine.capture.ledger import Change, DropReason, Fate, Leaving, LedgerStore
+from gleaner.machine.capture.ledger_rows import iso
 from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.wire.capture_file import encode_header, encode_record

@@ -25,7 +25,7 @@ from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.capture.service import NotSynced
 from gleaner.machine.capture.storage import CaptureStorage
 from gleaner.machine.models.base import BuildContext
-from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes, capture_folder
+from gleaner.machine.models.data_manager import NO_MONGO, SPEC, DataManagerAttributes, capture_folder
 from gleaner.machine.models.sensor_capture_ledger import LedgerSensor, flat
 from gleaner.wire.capture_file import read_capture
 from gleaner.wire.machine_config import parse_config
@@ -76,6 +76,9 @@ class Machine:
         cloud = {"cloud": {"id": PART, "secret": SECRET, "web_address": app.address}} if app else {}
         self.config = parse_config({"components": list(components), **cloud})
         self.cloud = self.config.cloud
+
+    def frames(self) -> dict[str, Any]:
+        return {one.name: one.frame for one in self.config.components}
 
     def resource(self, name: str, subtype: str = "") -> Any:
         return self.resources.get(name)
@@ -365,6 +368,10 @@ def test_negative_numbers_are_refused(field: str) -> None:
 def test_the_capture_folder_is_the_machines_own_unless_said_otherwise(tmp_path: Path) -> None:
     assert capture_folder(DataManagerAttributes(), tmp_path) == tmp_path / "capture"
     assert capture_folder(DataManagerAttributes(capture_dir="~/x"), tmp_path) == Path.home() / "x"
+
+
+async def test_a_setting_without_effect_is_said_in_the_status(machine: Machine, build: Build) -> None:
+    assert (await build(mongo_capture_config={"uri": "mongodb://x"})).ledger()["notes"] == [NO_MONGO]
 
 
 def test_defaults_are_viams() -> None:

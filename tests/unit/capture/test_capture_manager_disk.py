@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ from gleaner.machine.capture.manager import DataManager
 from gleaner.machine.capture.outside import read_ledger
 from gleaner.machine.models.base import BuildContext
 from gleaner.machine.models.data_manager import SPEC, DataManagerAttributes
+from gleaner.wire.capture_file import CaptureFileError, read_capture
 from gleaner.wire.machine_config import parse_config
+from stand_in_app import PART, SECRET, running_app
 
 READINGS = "rdk_component_sensor/imu/Readings"
 
@@ -34,7 +37,7 @@ class CountingSensor(Sensor):
 
 
 class Machine:
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cloud: dict[str, Any] | None = None) -> None:
         self.home = home
         self.sensor = CountingSensor("imu")
         capture = {"capture_methods": [{"method": "Readings", "capture_frequency_hz": 50}]}
@@ -43,17 +46,18 @@ class Machine:
             {
                 "components": [
                     {"name": "imu", "api": "rdk:component:sensor", "model": "fake", "service_configs": services}
-                ]
+                ],
+                **({"cloud": cloud} if cloud else {}),
             }
         )
-        self.cloud = None
+        self.cloud = self.config.cloud
 
     def resource(self, name: str, subtype: str = "") -> Any:
         return self.sensor if name == "imu" else None
 
 
-async def build(home: Path, **attributes: Any) -> DataManager:
-    machine = Machine(home)
+async def build(home: Path, cloud: dict[str, Any] | None = None, **attributes: Any) -> DataManager:
+    machine = Machine(home, cloud)
     checked = DataManagerAttributes.model_validate(attributes)
     context = BuildContext("builtin", checked, {}, machine, logging.getLogger("test.moved"))  # type: ignore[arg-type]
     manager: DataManager = await SPEC.build(context)  # type: ignore[assignment]
@@ -127,6 +131,66 @@ async def test_a_disk_mounted_over_the_folder_is_used_and_given_back(tmp_path: P
     await manager.close()
     at_rest = read_ledger(root)["collectors"][0]
     assert at_rest["waiting"] == at_rest["captured"] - sum(at_rest["dropped"].values())
+
+
+async def mount(*arguments: str) -> None:
+    done = await asyncio.to_thread(subprocess.run, ["mount", *arguments], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+
+
+async def unmount(path: Path) -> None:
+    await asyncio.to_thread(subprocess.run, ["umount", "-l", str(path)], check=True)
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """Of complete files, and of those that are completed at the next start there."""
+    found = []
+    for path in [*folder.rglob("*.capture"), *folder.rglob("*.prog")]:
+        with contextlib.suppress(OSError, CaptureFileError):  # sent meanwhile, or just begun
+            found += numbers(path.read_bytes())
+    return found
+
+
+def numbers(content: bytes) -> list[int]:
+    records = read_capture(content).records
+    return [int(r.struct.fields["readings"].struct_value.fields["n"].number_value) for r in records]
+
+
+async def test_a_disk_that_is_unplugged_and_plugged_in_again_keeps_its_captures_and_all_are_sent_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk, root = tmp_path / "disk", tmp_path / "capture"
+    disk.mkdir()
+    root.mkdir()
+    async with running_app() as app:
+        app.refuse_with = 503
+        await mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk))
+        try:
+            await mount("--bind", str(disk), str(root))
+            cloud = {"id": PART, "secret": SECRET, "web_address": app.address}
+            manager = await build(tmp_path, cloud, durability_ms=50, sync_interval_mins=0.005)
+            try:
+                await until(lambda: row(manager)["waiting"] >= 10)
+                await unmount(root)
+                await until(lambda: "begins anew" in caplog.text and len(numbers_in(root)) >= 3)
+                known = len(numbers_in(disk))
+                await mount("--bind", str(disk), str(root))
+                await until(lambda: caplog.text.count("begins anew") == 2 and len(numbers_in(disk)) > known)
+                app.refuse_with = None
+                await until(lambda: row(manager)["synced"] > known)
+            finally:
+                await manager.close()
+                await unmount(root)
+            lost = sum(sum(read_ledger(each)["collectors"][0]["dropped"].values()) for each in (disk, root))
+            here = numbers_in(disk) + numbers_in(root)  # what was captured in between lies in the folder below
+        finally:
+            await unmount(disk)
+    found = sorted(here + [number for _, content in app.files.values() for number in numbers(content)])
+    assert len(set(found)) == len(found)
+    assert caplog.text.count("cannot store readings") <= 2, "one line for each change, not for each reading"
+    # The last reading and those of both changes may be under way when capture is stopped.
+    assert found[-1] - len(found) <= lost + 3, "what is missing is not counted"
 
 
 async def test_captures_are_encrypted_when_the_configuration_says_so(tmp_path: Path) -> None:

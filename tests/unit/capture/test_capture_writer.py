@@ -170,7 +170,7 @@ def test_the_disk_counts_as_full_until_there_is_clearly_room_again() -> None:
     ("code", "reason"), [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "quota"), (errno.EIO, "io_error")]
 )
 def test_a_failed_write_costs_one_record_and_leaves_a_valid_file(
-    code: int, reason: str, writer: Writer, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: int, reason: str, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = readings_channel(writer)
     writer.submit(channel, reading(0))
@@ -191,11 +191,11 @@ def test_a_failed_write_costs_one_record_and_leaves_a_valid_file(
     writer.finish().result(10)
     assert channel.error == ""
     assert numbers(tmp_path) == [0, 1, 3]
-    assert store.counts()[READINGS].dropped == {reason: 1}
+    assert writer.counts()[READINGS].dropped == {reason: 1}
     assert writer.stored()[READINGS].records == 3
 
 
-def test_a_capture_folder_that_is_removed_is_made_again(writer: Writer, tmp_path: Path, store: LedgerStore) -> None:
+def test_a_capture_folder_that_is_removed_is_made_again(writer: Writer, tmp_path: Path) -> None:
     channel = readings_channel(writer)
     writer.submit(channel, reading(0))
     other = writer.open_channel("x/y/z", is_binary=False, rotate_bytes=1, queue_limit=1)
@@ -207,7 +207,7 @@ def test_a_capture_folder_that_is_removed_is_made_again(writer: Writer, tmp_path
     writer.submit(channel, reading(1))
     writer.finish(channel).result(10)
     assert numbers(tmp_path) == [1]
-    assert store.counts()[READINGS].dropped == {"removed": 1}  # what was in the file is lost, and said to be
+    assert writer.counts()[READINGS].dropped == {"removed": 1}  # what was in the file is lost, and said to be
     assert writer.stored()[READINGS].records == 1
 
 

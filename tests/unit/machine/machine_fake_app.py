@@ -58,6 +58,8 @@ class FakeApp:
         self.authentications = 0
         self.config_requests: list[Any] = []
         self.packages: dict[str, bytes] = {}
+        self.seals: dict[str, dict[str, str]] = {}
+        """Of a package: what its metadata says of the signature."""
         self.cut_after: int | None = None
         self.hash_header: str | None = None
         self.requests: list[dict[str, str]] = []
@@ -184,6 +186,7 @@ class _Packages(PackageServiceBase):
         if name not in self.app.packages:
             raise GRPCError(Status.NOT_FOUND, f"no package {name}")
         info = PackageInfo(name=request.id, version=version)
+        info.metadata.update(self.app.seals.get(name, {}))
         url = f"http://127.0.0.1:{self.app.http_port}/{name}.tar.gz"
         await stream.send_message(GetPackageResponse(package=Package(info=info, url=url)))
 

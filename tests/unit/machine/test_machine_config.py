@@ -93,3 +93,10 @@ def test_notices_of_newer_apps_are_recognised_as_unknown() -> None:
     assert is_notice({"type": "restart"})
     assert not is_notice({"type": "dance"})
     assert not is_notice(["restart"])
+
+
+def test_a_part_id_that_was_copied_with_spaces_is_still_the_parts() -> None:
+    """Headers drop them and ids of files would not: every capture would arrive as one that was changed on its way."""
+    cloud = parse_config({"cloud": {"id": " part-1\n", "secret": " s3cret "}}).cloud
+    assert cloud is not None
+    assert (cloud.id, cloud.secret) == ("part-1", "s3cret")

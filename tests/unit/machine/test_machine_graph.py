@@ -234,6 +234,13 @@ async def test_a_model_version_that_fails_leaves_the_old_one_running(bench: Benc
     await bench.apply(thing("user", needs=["b"]), services=services)
     assert bench.instance("b") is old
     assert bench.node("b").error.startswith("package signs 2: it could not be loaded")
+    assert bench.shelf.said[-1] == "rejected signs 2: not a model"
+    # Somebody asks for the old version: it never stopped running.
+    bench.shelf.put("signs", "1", "/data/v1")
+    await bench.apply(thing("user", needs=["b"]), services=services)
+    assert bench.instance("b") is old
+    assert bench.states() == {"b": "ready", "user": "ready"}
+    assert bench.shelf.said[-1] == "loaded signs 1"
     # The next good version replaces it.
     bench.shelf.put("signs", "3", "/data/v3")
     await bench.apply(thing("user", needs=["b"]), services=services)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import tarfile
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from machine_fake_app import PART, SECRET, FakeApp, fake_app, tarball
 from machine_fakes import until
 
@@ -19,6 +21,7 @@ from gleaner.machine.cloud.download import DownloadInterrupted, PackageDamaged, 
 from gleaner.machine.cloud.packages import PackageManager
 from gleaner.machine.status import PackageState
 from gleaner.wire.machine_config import PackageConfig
+from gleaner.wire.package_signature import KEY_FIELD, SIGNATURE_FIELD, public_text, sign
 
 
 def package(version: str, name: str = "signs") -> PackageConfig:
@@ -114,7 +117,7 @@ async def test_a_version_that_does_not_load_falls_back(tmp_path: Path) -> None:
         assert (report.state, report.version, report.error) == (
             PackageState.FAILED,
             "2",
-            "it could not be loaded: bad tensor",
+            "it could not be loaded: bad tensor; version 1 stays in use",
         )
         location = bench.manager.locate("signs", "")
         assert location is not None
@@ -186,6 +189,45 @@ async def test_a_version_that_does_not_exist_fails_with_the_apps_words(tmp_path:
         location = bench.manager.locate("signs", "")
         assert location is not None
         assert (location.folder, location.problem) == (None, "no package org-signs-9")
+
+
+def sealed(bench: Bench, key: Ed25519PrivateKey, version: str, content: bytes | None = None) -> None:
+    """As the app signs that version, or other content in its name."""
+    name = f"org-signs-{version}"
+    digest = hashlib.sha256(content or bench.app.packages[name]).digest()
+    bench.app.seals[name] = {
+        KEY_FIELD: public_text(key),
+        SIGNATURE_FIELD: sign(key, "org/signs", version, digest),
+    }
+
+
+async def test_signed_packages_are_checked_against_the_first_key_that_was_seen(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        app_key, other_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        sealed(bench, app_key, "1")
+        await bench.bring("1")
+        assert bench.state() is PackageState.LOADING
+        bench.manager.loaded("signs", "1")
+        sealed(bench, app_key, "2", b"what the app really signed")
+        await bench.bring("2")
+        assert "not what the app signed" in bench.manager.reports()[0].error
+        assert "version 1 stays in use" in bench.manager.reports()[0].error
+        sealed(bench, other_key, "3.0")
+        await bench.bring("3.0")
+        assert "another app than before" in bench.manager.reports()[0].error
+        del bench.app.seals["org-signs-3.0"]
+        await bench.bring("1", "3.0")
+        assert "not signed" in bench.manager.reports()[0].error
+        sealed(bench, app_key, "3.0")
+        await bench.bring("1", "3.0")
+        assert bench.state() is PackageState.LOADING
+
+
+async def test_an_app_that_signs_nothing_is_believed(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.bring("1", "2")
+        assert bench.state() is PackageState.LOADING
+        assert not (bench.root / "keys").exists()
 
 
 async def test_a_wrong_checksum_fails(tmp_path: Path) -> None:

@@ -17,7 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
+from grpclib import GRPCError
+from grpclib.client import Channel
 from machine_fake_app import fake_app, next_json
+from viam.gen.service.mlmodel.v1.mlmodel_grpc import MLModelServiceStub
+from viam.proto.service.mlmodel import MetadataRequest
 
 LOCAL: dict[str, Any] = {
     "network": {"bind_address": "localhost:0"},
@@ -183,3 +187,23 @@ async def test_a_restart_asked_for_by_the_app_starts_the_process_again(tmp_path:
         assert text.count("the app asks for a restart") == 2
         assert text.count("rdk:component:sensor/fake is ready") >= 2
         assert "others on this computer can read it: chmod 600" in text
+
+
+def test_a_machine_without_ml_models_carries_no_numpy_and_answers_for_them_all_the_same(tmp_path: Path) -> None:
+    async def ask(address: str) -> str:
+        host, port = address.rsplit(":", 1)
+        channel = Channel(host, int(port))
+        try:
+            await MLModelServiceStub(channel).Metadata(MetadataRequest(name="nothing"), timeout=30)
+        except GRPCError as error:
+            return str(error.message)
+        finally:
+            channel.close()
+        raise AssertionError("there is no such model")
+
+    with started(tmp_path, LOCAL) as (process, lines):
+        maps = Path(f"/proc/{process.pid}/maps")
+        assert "numpy" not in maps.read_text()
+        [url] = [line.split()[2] for line in lines if line.startswith("robot API")]
+        assert "nothing not found" in asyncio.run(ask(url.removeprefix("http://")))
+        assert "numpy" in maps.read_text()

@@ -239,13 +239,15 @@ class FakeManager(Generic):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.synced = 0
+        self.told: list[bool] = []
+        """Of each `sync_now`: whether somebody in the app asked for it."""
         self.uploads: list[Any] = []
 
     async def sync(self) -> None:
         self.synced += 1
 
-    def sync_now(self) -> None:
-        self.synced += 1
+    def sync_now(self, *, asked: bool = False) -> None:
+        self.told.append(asked)
 
     async def upload_binary_data_to_datasets(self, *upload: Any) -> None:
         self.uploads.append(upload)
@@ -296,9 +298,9 @@ async def test_sync_starts_at_once_when_the_app_asks_or_comes_back(tmp_path: Pat
             await until(lambda: states(machine) == {"builtin": "ready"})
             manager: Any = machine.graph.resource("builtin")
             websocket = await app.links.get()
-            before = manager.synced
+            before = len(manager.told)
             await websocket.send('{"type": "sync_now"}')
-            await until(lambda: manager.synced == before + 1)
+            await until(lambda: manager.told[before:] == [True])
             await websocket.close()
             await app.links.get()
-            await until(lambda: manager.synced == before + 2)
+            await until(lambda: manager.told[before:] == [True, False])

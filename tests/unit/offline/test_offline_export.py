@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,50 @@ def test_a_header_cannot_lead_out_of_the_export(tmp_path: Path) -> None:
     run(tmp_path / "c", tmp_path / "out", Format.FOLDER)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "out"]
     assert (tmp_path / "out" / "_.." / ".._.._evil").is_dir()
+
+
+def strictly(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_json_does_not_have_are_protobufs_texts_and_parquet_keeps_them(tmp_path: Path) -> None:
+    root = tmp_path / "captures"
+    reading = {"a": math.nan, "b": [math.inf, {"c": -math.inf}], "d": 1.5}
+    put(root, "1", [reading])
+    want = {"readings": {"a": "NaN", "b": ["Infinity", {"c": "-Infinity"}], "d": 1.5}}
+    run(root, tmp_path / "folder", Format.FOLDER)
+    [line] = (tmp_path / "folder/imu/Readings/records.jsonl").read_text().splitlines()
+    assert strictly(line)["data"] == want
+    run(root, tmp_path / "all.mcap", Format.MCAP)
+    with (tmp_path / "all.mcap").open("rb") as file:
+        [(_, _, message)] = make_reader(file).iter_messages()
+    assert strictly(message.data.decode())["data"] == want
+    run(root, tmp_path / "parquet", Format.PARQUET)
+    [row] = pq.read_table(next((tmp_path / "parquet").rglob("*.parquet"))).to_pylist()
+    assert math.isnan(row["data.readings.a"])
+    assert strictly(row["data.readings.b"]) == ["Infinity", {"c": "-Infinity"}]
+    said = CliRunner().invoke(app, ["show", str(root), "--json"]).stdout.splitlines()
+    assert strictly(said[-1])["data"] == want
+
+
+@pytest.mark.parametrize("kind", list(Format))
+def test_an_export_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, kind: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = tmp_path / "captures", tmp_path / "out"
+    put(root, "1", [{"n": 1}])
+    put_picture(root, 1, JPEG)
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if not out.exists():
+            synced.add(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run(root, out, kind)
+    assert {path.stat().st_ino for path in (out, *out.rglob("*"))} <= synced

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from gleaner.cli.main import app
 from gleaner.machine.capture.ledger import DropReason
-from gleaner.machine.offline.status import REASONS
+from gleaner.machine.models import data_manager
+from gleaner.machine.models.data_manager import DataManagerAttributes
+from gleaner.machine.offline.status import REASONS, capture_folder
 
 MACHINE: dict[str, Any] = {
     "network": {"bind_address": "localhost:0"},
@@ -139,3 +141,14 @@ def test_install_refuses_what_cannot_work_in_one_line(tmp_path: Path) -> None:
         answer = ask("install", "--config", config, *options)
         assert (answer.exit_code, len(answer.output.strip().splitlines())) == (1, 1)
         assert said in answer.output
+
+
+def test_a_relative_capture_folder_lies_below_the_machines_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes = DataManagerAttributes(capture_dir="kept/here")
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    services = [{**MACHINE["services"][0], "attributes": {"capture_dir": attributes.capture_dir}}]
+    config = write_config(tmp_path, {**MACHINE, "services": services})
+    monkeypatch.chdir(elsewhere)
+    assert data_manager.capture_folder(attributes, home) == home / "kept/here"
+    assert capture_folder(home, config) == home / "kept/here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from gleaner.app.server import AppServer
 from gleaner.app.services.auth_keys import KeyGrant
 from gleaner.app.services.items_values import ItemFilter
 from gleaner.app.settings import Settings
+from gleaner.wire.package_signature import KEY_FIELD, SIGNATURE_FIELD, is_signed_by
 from gleaner.wire.robot_config import from_proto
 
 CONFIG = {"components": [{"name": "cam", "api": "rdk:component:camera", "model": "gleaner:camera:sim"}], "services": []}
@@ -173,6 +175,10 @@ async def test_packages_are_uploaded_listed_and_found(machine: Machine) -> None:
     machine.metadata = part
     request = packages_pb2.GetPackageRequest(id=made.id, version="latest", include_url=True)
     got = (await machine.ask(PackageServiceStub, "GetPackage", request)).package
+    seal = [got.info.metadata[name] for name in (KEY_FIELD, SIGNATURE_FIELD)]
+    assert is_signed_by(*seal, made.id, "1.0", hashlib.sha256(b"targz").digest())
+    assert not is_signed_by(*seal, made.id, "1.0", hashlib.sha256(b"other").digest())
+    assert not is_signed_by(*seal, made.id, "1.1", hashlib.sha256(b"targz").digest())
     assert got.url == f"{context.addresses.web}/api/packages/{organization_id}/m/1.0.tar.gz"
     package = context.packages.find(organization_id, "m")
     assert package is not None

@@ -72,9 +72,10 @@ async def syncing(root: Path, app: StandInApp, **options: Any) -> AsyncIterator[
         yield process
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=30)
         process.shut_down()
         store.close()
+    assert task.done(), "it was cancelled and goes on"
     if not task.cancelled() and task.exception() is not None:
         raise task.exception()  # type: ignore[misc]
 

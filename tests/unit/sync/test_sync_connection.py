@@ -16,6 +16,8 @@ from sync_support import captures, ledger_row, put_pictures, put_readings, synci
 
 from cutting_proxy import Cut, CuttingProxy
 from gleaner.machine.sync import link as link_module
+from gleaner.machine.sync.link import LinkError
+from gleaner.machine.sync.sender import Sender
 from stand_in_app import StandInApp
 
 pytestmark = pytest.mark.usefixtures("said", "hurry")
@@ -271,3 +273,28 @@ async def test_answers_that_come_twice_count_once(tmp_path: Path, app: StandInAp
         await until(lambda: not captures(tmp_path))
     assert ledger_row(tmp_path, "ReadImage")["synced"] == 30
     assert len(app.files) == 30
+
+
+async def test_a_refused_key_is_named_as_what_it_is(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    app.refuse_with = 403
+    async with syncing(tmp_path, app, secret="", key_id="id", key="key"):
+        await until(lambda: any("API key (403): use a key with the owner's role" in str(line) for line in said))
+
+
+async def test_a_stop_is_a_stop_also_when_a_piece_fails_because_of_it(
+    tmp_path: Path, app: StandInApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece that finds the connection left raises LinkError, and that is no reason to connect again."""
+
+    async def piece_that_is_late(_sender: Sender) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LinkError("the connection ended") from None
+
+    monkeypatch.setattr(Sender, "send_big_files", piece_that_is_late)
+    async with syncing(tmp_path, app) as process:
+        await until(lambda: process.is_connected)
+    assert app.connections == 1

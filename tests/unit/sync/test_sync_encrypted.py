@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sync_support import BINARY, PICTURES, READINGS, TABULAR, captures, ledger_row, put, put_readings, syncing, until
@@ -53,7 +54,7 @@ async def test_a_big_encrypted_picture_goes_on_where_the_connection_broke(tmp_pa
 
 
 async def test_a_file_whose_key_is_missing_waits_and_says_so(
-    tmp_path: Path, app: StandInApp, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = put(tmp_path / READINGS / "a.capture", encrypted_readings(7, OTHER))
     put_readings(tmp_path, "b.capture", 5)
@@ -63,6 +64,12 @@ async def test_a_file_whose_key_is_missing_waits_and_says_so(
             passes = process.passes
             process.handle({"type": "pass"})
             await until(lambda: process.passes > passes)
+            await until(lambda: any(line["type"] == "status" and "add that key" in line["error"] for line in said))
+            process.handle({"type": "sync", "id": 1})
+            await until(lambda: said[-1]["type"] == "done")
+    assert "encrypted with another key" in said[-1]["error"]  # whoever asked is not told that all has been sent
+    told = [(line["connected"], bool(line["error"])) for line in said if line["type"] == "status"]
+    assert told == [(True, False), (True, True)]
     assert "encrypted with another key" in caplog.text
     assert caplog.text.count("captures wait on this machine") == 1
     row = ledger_row(tmp_path, "Readings")

@@ -81,9 +81,11 @@ async def test_a_file_deleted_while_it_is_sent_is_no_trouble(tmp_path: Path, app
 
 async def test_a_big_file_deleted_while_it_is_sent_ends_quietly(tmp_path: Path, app: StandInApp) -> None:
     big = put(tmp_path / PICTURES / "big.capture", picture_bytes(bytes(6_000_000)))
+    app.hold.clear()  # or it would be sent before anybody looks
     async with syncing(tmp_path, app) as process:
         await until(lambda: app.partial)
         big.unlink()
+        app.hold.set()
         put_readings(tmp_path, "later.capture", 1)
         process.handle({"type": "pass"})
         await until(lambda: any(entry.name == "later.capture" for entry, _ in app.files.values()))
@@ -151,3 +153,61 @@ async def test_the_whole_folder_removed_under_sync_ends_nothing(tmp_path: Path, 
         process.handle({"type": "pass"})
         await until(lambda: not captures(root))
     assert len(app.files) == 7
+
+
+async def test_a_file_that_arrives_as_another_is_kept_and_sent_again(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    """A bit that tips over on the way, or a part id that the app has otherwise: no fault of the file."""
+    put_pictures(tmp_path, 5)
+    unlucky = {"00001.capture": 1, "00003.capture": 99}
+    refused: list[str] = []
+
+    def judge(entry: Entry) -> Result | None:
+        if not unlucky.get(entry.name):
+            return None
+        unlucky[entry.name] -= 1
+        refused.append(entry.name)
+        return Result(entry.id, Status.REJECTED, f"{entry.path} is not what its id says", "Look at the part id.", True)
+
+    app.judge = judge
+    async with syncing(tmp_path, app) as process:
+        while len(captures(tmp_path)) > 1 or len(refused) < 3:
+            passes = process.passes
+            process.handle({"type": "pass"})
+            await until(lambda passes=passes: process.passes > passes)
+        process.handle({"type": "sync", "id": 1})
+        await until(lambda: said[-1]["type"] == "done")
+    assert [path.name for path in captures(tmp_path)] == ["00003.capture"]
+    assert not (tmp_path / "failed").exists()
+    assert refused.count("00003.capture") == 2  # then it waits for a person
+    for words in (said[-1]["error"], [line for line in said if line["type"] == "status"][-1]["error"]):
+        assert "00003.capture is not what its id says; it stays on this machine. Look at the part id." in words
+    row = ledger_row(tmp_path, "ReadImage")
+    assert (row["synced"], row["waiting"], row["dropped"]) == (4, 1, {})
+
+
+async def test_what_could_not_be_read_is_told_until_it_can_be(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]]
+) -> None:
+    put_pictures(tmp_path, 3)
+    bad = put(tmp_path / PICTURES / "x.capture", picture_bytes(b"x"))
+    good = bad.read_bytes()
+
+    def told() -> str:
+        return str([line for line in said if line["type"] == "status"][-1]["error"])
+
+    async with syncing(tmp_path, app) as process:
+        await until(lambda: not captures(tmp_path))
+        files = process._files
+        put(bad, good)
+        seen = next(c for shelf in files.shelves() for c in shelf.files)
+        bad.unlink()
+        bad.mkdir()
+        assert files.load(seen) is None
+        process.handle({"type": "pass"})
+        await until(lambda: "cannot be read" in told())
+        bad.rmdir()
+        assert files.load(seen) is None  # gone is not unreadable
+        process.handle({"type": "pass"})
+        await until(lambda: told() == "")

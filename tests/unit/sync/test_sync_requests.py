@@ -64,7 +64,8 @@ async def test_files_of_other_programs_are_sent_with_their_paths_tags(tmp_path: 
     assert note.path == str(outside / "tag=night" / "dataset=d1" / "note.txt")
     assert entries["big.bin"].size == 3_000_000
     assert sorted(p.name for p in outside.rglob("*") if p.is_file()) == ["empty.txt", "fresh.txt", "old.txt"]
-    assert read_ledger(root)["collectors"] == []
+    [row] = read_ledger(root)["collectors"]
+    assert (row["component"], row["method"], row["captured"], row["synced"]) == (str(outside), "files", 2, 2)
 
 
 async def test_a_file_that_changes_while_it_is_sent_is_sent_again(tmp_path: Path, app: StandInApp) -> None:
@@ -231,3 +232,15 @@ async def test_only_the_pinned_authority_is_trusted(tmp_path: Path, said: list[d
     finally:
         await app.stop()
     assert len(app.files) == 2
+
+
+async def test_a_sync_sends_more_big_files_than_one_pass_remembers(
+    tmp_path: Path, app: StandInApp, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gleaner.machine.sync.sender.BIG_FILES_REMEMBERED", 3)
+    for number in range(10):
+        put(tmp_path / PICTURES / f"{number}.capture", picture_bytes(bytes([number]) * 1_500_000))
+    async with syncing(tmp_path, app, held=True) as process:
+        process.handle({"type": "sync", "id": 1})
+        await until(lambda: {"type": "done", "id": 1, "error": ""} in said)
+        assert len(app.files) == 10

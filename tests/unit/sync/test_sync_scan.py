@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gleaner.machine.capture.directory import file_stem
 from gleaner.machine.sync.backoff import FIRST_S, LONGEST_S, Backoff
-from gleaner.machine.sync.scan import candidates, distinct_roots, path_tags
+from gleaner.machine.sync.scan import Look, candidates, distinct_roots, path_tags, shelves
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.sync_frames import EntryKind
 
@@ -39,7 +40,9 @@ def found(*roots: Path, settle_ms: int = 10_000) -> dict[str, EntryKind]:
         ("deep/failed/1.capture", 60, b"x", None),
         ("datasetUpload/1.jpeg", 60, b"x", None),
         (".gleaner/ledger.db", 60, b"x", None),
-        ("sequences/1.seq", 60, b"x", EntryKind.FILE),
+        ("sequences/1.seq", 0, b"x", EntryKind.SEQUENCE),  # comes by rename
+        ("sequences/1.progseq", 60, b"x", None),
+        ("notes/1.seq", 60, b"x", EntryKind.FILE),
     ],
 )
 def test_what_is_ready_to_be_sent(tmp_path: Path, name: str, age_s: float, content: bytes, kind: EntryKind) -> None:
@@ -119,3 +122,20 @@ def test_the_address_of_the_app_leads_to_its_sync_door(address: str, url: str) -
     settings = SyncSettings("/c", "p", "s", address, additional_sync_paths=("/x",), tags=("t",))
     assert settings.url == url
     assert SyncSettings.from_json(settings.to_json()) == settings
+
+
+def test_a_look_for_new_files_lists_only_directories_that_have_changed(tmp_path: Path) -> None:
+    now_ns = time.time_ns()
+    listed = []
+    for name, age_s in (("old", 60), ("new", 0), ("nested", 60)):
+        folder = tmp_path / "rdk_component_camera" / name / "GetImages"
+        folder.mkdir(parents=True)
+        (folder / f"{file_stem(now_ns)}.capture").write_bytes(b"x")
+        if name == "nested":
+            (folder / "deeper").mkdir()
+        os.utime(folder, ns=(now_ns - age_s * 10**9, now_ns - age_s * 10**9))
+        listed.append(folder)
+    found = shelves([tmp_path], Look(now_ns, 0, now_ns - 10 * 10**9), lambda _path: False)
+    assert [shelf.path for shelf in found if shelf.path] == [str(listed[2]), str(listed[1])]
+    everything = shelves([tmp_path], Look(now_ns, 0), lambda _path: False)
+    assert len([shelf for shelf in everything if shelf.path]) == 3

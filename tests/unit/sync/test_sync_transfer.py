@@ -24,7 +24,7 @@ from sync_support import (
 
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.sync import link as link_module
-from gleaner.wire.sync_frames import Ack, Offset, Result, Status
+from gleaner.wire.sync_frames import Ack, EntryKind, Offset, Result, Status
 from stand_in_app import StandInApp
 
 pytestmark = pytest.mark.usefixtures("said", "hurry")
@@ -137,18 +137,18 @@ async def test_a_full_disk_does_not_stop_sync_from_making_room(
     tmp_path: Path, app: StandInApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_pictures(tmp_path, 300)
-    real_record, failures = LedgerStore.record, [3]
+    real_record, is_full = LedgerStore.record, [True]
 
     def record(store: LedgerStore, *arguments: Any) -> None:
-        if failures[0]:
-            failures[0] -= 1
+        if is_full[0]:
             raise sqlite3.OperationalError("database or disk is full")
         real_record(store, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(LedgerStore, "record", record)
         async with syncing(tmp_path, app) as process:
-            await until(lambda: not captures(tmp_path))
+            await until(lambda: not captures(tmp_path) and process.passes >= 1)
+            is_full[0] = False
             put_readings(tmp_path, "later.capture", 1)
             process.handle({"type": "pass"})
             await until(lambda: not captures(tmp_path))
@@ -207,3 +207,16 @@ async def test_an_app_that_hangs_is_given_up(
         await until(lambda: any("not answered" in line.get("error", "") for line in said))
         app.hold.set()
         await until(lambda: not captures(tmp_path))
+
+
+@pytest.mark.parametrize(("kinds", "kind"), [("sequence", EntryKind.SEQUENCE), ("", EntryKind.FILE)])
+async def test_a_sequence_goes_as_a_file_only_to_an_app_that_knows_no_sequences(
+    tmp_path: Path, app: StandInApp, kinds: str, kind: EntryKind
+) -> None:
+    app.kinds = kinds
+    ended = put(tmp_path / "sequences" / "a.seq", b"{}")
+    async with syncing(tmp_path, app):
+        await until(lambda: not ended.exists())
+    [(entry, content)] = app.files.values()
+    assert (entry.kind, entry.name, content) == (kind, "a.seq", b"{}")
+    assert entry.path == ("sequences/a.seq" if kinds else str(ended))

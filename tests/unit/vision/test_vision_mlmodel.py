@@ -125,6 +125,39 @@ async def test_classifies_the_camera_picture_best_first(host: Host) -> None:
     assert found[0].confidence == pytest.approx(250 / 255, abs=0.02)
 
 
+async def test_a_model_is_asked_once_before_it_takes_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = Host()
+    with caplog.at_level(logging.INFO):
+        service: Any = await onnx_service(host, channel_mean_model(tmp_path / "good.onnx"))
+    assert 0 < service.latency_ms < 1000
+    assert "good.onnx answers in" in caplog.text
+    await service.close()
+    nodes = [
+        helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Neg", ["f"], ["below"]),
+        helper.make_node("Log", ["below"], ["probability"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 16, 24, 3])
+    answer = helper.make_tensor_value_info("probability", TensorProto.FLOAT, [1, 16, 24, 3])
+    nowhere = save_model(tmp_path / "nan.onnx", nodes, [image], [answer], [])
+    with pytest.raises(ModelLoadProblem, match=r"nan\.onnx answers a plain grey picture with numbers that are none"):
+        await onnx_service(host, nowhere)
+    reshaped = [helper.make_node("Reshape", ["image", "shape"], ["probability"])]
+    bytes_out = helper.make_tensor_value_info("probability", TensorProto.UINT8, [5, 7])
+    unfit = save_model(tmp_path / "unfit.onnx", reshaped, [image], [bytes_out], [("shape", np.array([5, 7]))])
+    with pytest.raises(ModelLoadProblem, match=r"unfit\.onnx"):
+        await onnx_service(host, unfit)
+
+
+async def test_what_takes_no_picture_is_not_asked(tmp_path: Path) -> None:
+    number = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    path = save_model(tmp_path / "m.onnx", [helper.make_node("Log", ["x"], ["y"])], [number], [answer], [])
+    service: Any = await onnx_service(Host(), path)
+    assert service.latency_ms is None
+    await service.close()
+
+
 async def test_a_count_of_zero_gives_all_in_model_order(host: Host) -> None:
     vision = await vision_service(host)
     image = ViamImage(plain_jpeg((250, 30, 120)), CameraMimeType.JPEG)

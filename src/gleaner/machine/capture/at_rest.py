@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from gleaner.machine.capture.errors import CaptureKeyMissing
-from gleaner.wire.capture_file import ENCRYPTED_MAGIC, CaptureFileError
+from gleaner.machine.capture.errors import CaptureFromNewer, CaptureKeyMissing
+from gleaner.wire.capture_file import ENCRYPTED_FAMILY, ENCRYPTED_MAGIC, CaptureFileError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -148,17 +148,29 @@ class SealedFile:
 
 
 def is_encrypted(data: bytes) -> bool:
-    return data.startswith(ENCRYPTED_MAGIC)
+    return data.startswith(ENCRYPTED_FAMILY)
 
 
 def find_frames(data: bytes) -> SealedFile:
-    """Needs no key. Raises CaptureFileError when the beginning is damaged: without the salt nothing can be read."""
+    """Needs no key. Raises CaptureFileError when the beginning is damaged: without the salt nothing can be read.
+
+    Raises CaptureFromNewer for a format that came later.
+    """
+    version = data[len(ENCRYPTED_FAMILY) : len(ENCRYPTED_MAGIC)]
+    if version != ENCRYPTED_MAGIC[-1:] and version.isdigit() and not _is_ours_but_for_its_version(data):
+        raise CaptureFromNewer(version.decode())
     if len(data) < BEGINNING_BYTES:
         raise CaptureFileError("the encrypted capture file is cut off inside its header")
     magic, identity, salt = _BEGINNING.unpack_from(data)
     if magic != ENCRYPTED_MAGIC or _CHECKSUM.unpack_from(data, _BEGINNING.size)[0] != crc32(data[: _BEGINNING.size]):
         raise CaptureFileError("the encrypted capture file's header is damaged: its checksum does not fit")
     return SealedFile(identity, salt, tuple(_frames(data)))
+
+
+def _is_ours_but_for_its_version(data: bytes) -> bool:
+    """Whether damage, and no other version, made the digit another one."""
+    ours = ENCRYPTED_MAGIC + data[len(ENCRYPTED_MAGIC) : _BEGINNING.size]
+    return len(data) >= BEGINNING_BYTES and _CHECKSUM.unpack_from(data, _BEGINNING.size)[0] == crc32(ours)
 
 
 def _frames(data: bytes) -> Iterator[Frame]:

@@ -36,3 +36,9 @@ class Channel:
     def error(self) -> str:
         """The last write's error, empty when it went well."""
         return self.write_error or self.settle_error
+
+    def note_write_error(self, message: str) -> bool:
+        """Whether this is news. The same trouble with the next file, named behind it in brackets, is none."""
+        is_news = self.write_error.partition(" (")[0] != message.partition(" (")[0]
+        self.write_error = message
+        return is_news

@@ -27,7 +27,9 @@ from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.writer import Writer
 from gleaner.wire.capture_file import encode_header
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary, encode_value
+from gleaner.wire.world_pose import Frames
 
+QUEUE_SIZE = 250
 VETO_TEXT = "no capture from filter module"
 # A driver that is silent for so long is shown as stuck. Nothing else happens: it may answer yet.
 STUCK_AFTER_S = 10.0
@@ -49,7 +51,7 @@ class CollectorSettings:
     frequency_hz: float
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
-    queue_size: int = 250
+    queue_size: int = QUEUE_SIZE
     rotate_bytes: int = 262_144
     lookup: str = ""
     """Name of the resource in this machine where it is not `resource`: `r1:cam` for camera `cam` of remote r1."""
@@ -80,7 +82,7 @@ class Collector:
         writer: Writer,
         scheduler: Scheduler,
         log: logging.Logger,
-        frames: Callable[[], Mapping[str, Any]] = dict,
+        frames: Callable[[], Frames] = dict,
     ) -> None:
         self.settings = settings
         self.resource = resource
@@ -97,7 +99,7 @@ class Collector:
         self._log = log
         self._clock = Clock()
         self._interval_s = 1 / settings.frequency_hz
-        self._call = Call(resource, settings.params, self._interval_s, frames)
+        self._call = Call(resource, settings.params, self._interval_s, frames, settings.lookup or settings.resource)
         self._closest_s = self._interval_s * CLOSEST_SHARE
         self._encoder = ReadingEncoder()
         self._headers: dict[tuple[str, str], bytes] = {}
@@ -241,6 +243,10 @@ class Collector:
         try:
             captured = await self._method.read(self._call)
             self._submit(requested_ns, self._clock.wall_ns(), captured)
+        except asyncio.CancelledError as error:
+            if self._is_stopped:
+                raise
+            self._note_error(RuntimeError(f"the driver was cancelled {error}".rstrip()))
         except Exception as error:  # noqa: BLE001 (the top of this task: whatever a driver raises, the next tick tries again)
             self._note_error(error)
         else:

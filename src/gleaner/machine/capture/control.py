@@ -17,7 +17,7 @@ from gleaner.machine.capture.collector import CollectorSettings
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan
-from gleaner.machine.capture.schedule import SLOWEST_HZ
+from gleaner.machine.capture.schedule import FASTEST_HZ, SLOWEST_HZ
 from gleaner.machine.capture.sequences import SequenceKey, parse_sequences
 from gleaner.wire.machine_config import MachineConfig
 
@@ -69,9 +69,11 @@ def _override(item: Any, key: str) -> Override:
         raise NotUnderstood(f"an override in {key!r} needs resource_name and method")
     frequency, tags = item.get("capture_frequency_hz"), item.get("tags")
     if frequency is not None and (
-        isinstance(frequency, bool) or not isinstance(frequency, (int, float)) or not 0 <= frequency < float("inf")
+        isinstance(frequency, bool) or not isinstance(frequency, (int, float)) or not 0 <= frequency <= FASTEST_HZ
     ):
-        raise NotUnderstood(f"capture_frequency_hz of {resource} {method} must be a number from 0, it is {frequency!r}")
+        raise NotUnderstood(
+            f"capture_frequency_hz of {resource} {method} must be a number from 0 to {FASTEST_HZ:g}, it is {frequency!r}"
+        )
     if tags is not None and not (isinstance(tags, Sequence) and all(isinstance(tag, str) for tag in tags)):
         raise NotUnderstood(f"tags of {resource} {method} must be a list of texts")
     return Override(

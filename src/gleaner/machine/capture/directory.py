@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gleaner.machine.capture.at_rest import Keyring, find_frames, is_encrypted, open_sealed
-from gleaner.machine.capture.errors import CaptureDirectoryBusy, CaptureKeyMissing
+from gleaner.machine.capture.errors import CaptureDirectoryBusy, CaptureFromNewer, CaptureKeyMissing
 from gleaner.wire.capture_file import (
     BINARY_METHODS,
     COMPLETE_SUFFIX,
@@ -134,7 +134,7 @@ def count_records(path: Path, keyring: Keyring | None = None) -> int:
     """Usable records of a capture file; 0 for one that cannot be read."""
     try:
         return usable_part(path.read_bytes(), keyring or Keyring()).records
-    except (OSError, CaptureFileError):
+    except (OSError, CaptureFileError, CaptureFromNewer):
         return 0
 
 
@@ -148,7 +148,7 @@ class Place(Enum):
 
 
 class CaptureDirectory:
-    """An owned capture directory. Blocking; `open` takes the lock and recovers, `close` gives the lock back."""
+    """An owned capture directory. Blocking; `open` takes the lock, `close` gives it back; `with` recovers as well."""
 
     def __init__(self, root: Path, log: logging.Logger, keyring: Keyring | None = None) -> None:
         self.root = root
@@ -159,13 +159,14 @@ class CaptureDirectory:
 
     def __enter__(self) -> CaptureDirectory:
         self.open()
+        self.recover()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def open(self, patience_s: float = 5.0) -> int:
-        """Takes the directory and finishes what a crash left; returns how many files were recovered.
+    def open(self, patience_s: float = 5.0) -> None:
+        """Takes the directory. What a crash left open is to be completed then (`recover`, or beside the count of a backlog).
 
         `patience_s` lets a predecessor finish closing. Raises CaptureDirectoryBusy.
         """
@@ -185,7 +186,13 @@ class CaptureDirectory:
                 time.sleep(0.05)
         self._lock_fd = fd
         owner.write_text(str(os.getpid()))
-        return self._recover()
+        for copy in self.state.glob(REPAIR_PREFIX + "*"):
+            copy.unlink()  # the file that it was to replace is still whole
+
+    def recover(self) -> int:
+        """Completes what a crash left open; returns how many files."""
+        paths = [entry.path for entry in walk_files(self.root) if entry.name.endswith(IN_PROGRESS_SUFFIX)]
+        return sum(1 for _ in finish_orphans(self.root, paths, self._keyring, self._log))
 
     def close(self) -> None:
         if self._lock_fd is not None:
@@ -215,42 +222,64 @@ class CaptureDirectory:
             "stop that one, or give this one its own capture_dir"
         )
 
-    def _recover(self) -> int:
-        recovered = 0
-        for copy in self.state.glob(REPAIR_PREFIX + "*"):
-            copy.unlink()  # the file that it was to replace is still whole
-        orphans = [Path(entry.path) for entry in walk_files(self.root) if entry.name.endswith(IN_PROGRESS_SUFFIX)]
-        for path in orphans:
-            recovered += self._finish_orphan(path)
-        if recovered:
-            self._log.info("finished %d capture files that an earlier stop had left open", recovered)
-        return recovered
 
-    def _finish_orphan(self, path: Path) -> bool:
-        """Cuts the torn tail and completes the file. Without one usable record there is nothing to keep."""
+@dataclass(frozen=True)
+class Finished:
+    """A file that a crash had left open, complete now."""
+
+    path: Path
+    records: int
+    size_bytes: int
+    modified_ns: int
+
+
+def finish_orphans(root: Path, paths: Iterable[str], keyring: Keyring, log: logging.Logger) -> Iterator[Finished]:
+    """Completes `.prog` files of earlier runs. Only for the owner of the directory: no other writer can exist."""
+    completed = 0
+    for path in paths:
         try:
-            usable = usable_part(path.read_bytes(), self._keyring)
-        except CaptureFileError as problem:
-            self._set_aside(path, str(problem))
-            return False
-        if not usable.records:
-            path.unlink()
-            return False
-        with path.open("r+b") as file:
-            file.truncate(usable.good_end)
-            os.fdatasync(file.fileno())
-        path.rename(free_path(path.with_name(path.name.removesuffix(IN_PROGRESS_SUFFIX) + COMPLETE_SUFFIX)))
-        return True
+            finished = _finish_orphan(root, Path(path), keyring, log)
+        except CaptureFromNewer as newer:
+            log.warning("%s was left open: %s", path, newer)
+            continue
+        except OSError as error:  # a bad block, a read-only disk: the others may go well
+            log.warning("%s was left open by an earlier stop and cannot be completed: %s", path, error)
+            continue
+        if finished is not None:
+            completed += 1
+            yield finished
+    if completed:
+        log.info("completed %d capture files that an earlier stop had left open", completed)
 
-    def _set_aside(self, path: Path, reason: str) -> None:
-        content = path.read_bytes()
-        if len(content) < SMALLEST_FILE_BYTES or not any(content):
-            path.unlink()  # what a power cut leaves of a file that was not on the disk yet: nothing
-            return
-        target = set_aside_target(self.root, path)
-        write_reason(target, reason, "the records in it cannot be attributed; keep it only for investigation")
-        path.rename(target)
-        self._log.warning("set the unfinished capture file %s aside as %s: %s", path, target, reason)
+
+def _finish_orphan(root: Path, path: Path, keyring: Keyring, log: logging.Logger) -> Finished | None:
+    """Cuts the torn tail and completes the file. Without one usable record there is nothing to keep."""
+    try:
+        usable = usable_part(path.read_bytes(), keyring)
+    except CaptureFileError as problem:
+        _set_orphan_aside(root, path, str(problem), log)
+        return None
+    if not usable.records:
+        path.unlink()
+        return None
+    with path.open("r+b") as file:
+        file.truncate(usable.good_end)
+        os.fdatasync(file.fileno())
+        status = os.fstat(file.fileno())
+    complete = free_path(path.with_name(path.name.removesuffix(IN_PROGRESS_SUFFIX) + COMPLETE_SUFFIX))
+    path.rename(complete)
+    return Finished(complete, usable.records, status.st_size, status.st_mtime_ns)
+
+
+def _set_orphan_aside(root: Path, path: Path, reason: str, log: logging.Logger) -> None:
+    content = path.read_bytes()
+    if len(content) < SMALLEST_FILE_BYTES or not any(content):
+        path.unlink()  # what a power cut leaves of a file that was not on the disk yet: nothing
+        return
+    target = set_aside_target(root, path)
+    write_reason(target, reason, "the records in it cannot be attributed; keep it only for investigation")
+    path.rename(target)
+    log.warning("set the unfinished capture file %s aside as %s: %s", path, target, reason)
 
 
 def free_path(path: Path) -> Path:

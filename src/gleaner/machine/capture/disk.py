@@ -18,11 +18,15 @@ RESUME_FACTOR = 1.25
 class DiskSpace:
     size_bytes: int
     free_bytes: int
+    files: int = 0
+    """How many it can hold; 0 where there is no such limit (btrfs)."""
+    free_files: int = 0
 
 
 def space_at(path: Path) -> DiskSpace:
     status = os.statvfs(path)
-    return DiskSpace(status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail)
+    size_bytes, free_bytes = status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail
+    return DiskSpace(size_bytes, free_bytes, status.f_files, status.f_favail)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ def bytes_to_free(space: DiskSpace, captures_bytes: int, marks: Marks) -> int:
     if space.free_bytes < EMERGENCY_FACTOR * reserve_bytes(space):
         need = max(need, int(EMERGENCY_END_FACTOR * reserve_bytes(space)) - space.free_bytes)
     return min(need, captures_bytes)
+
+
+# A million small captures can use up the inodes of a disk that has space.
+FEW_FILES, FILES_END = 0.03, 0.06
+
+
+def files_to_free(space: DiskSpace, captures_files: int) -> int:
+    """How many captures have to go now so that new files can be made; 0 while they can."""
+    if space.free_files >= FEW_FILES * space.files:
+        return 0
+    return min(int(FILES_END * space.files) - space.free_files, captures_files)
 
 
 def reserve_bytes(space: DiskSpace) -> float:

@@ -15,17 +15,14 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from gleaner.machine.capture.directory import STATE, UNKNOWN_HOUR, Waiting
 
 LEDGER_FILE = "ledger.db"
-SNAPSHOT_ATTEMPTS = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counts (
   directory TEXT NOT NULL, fate TEXT NOT NULL, reason TEXT NOT NULL,
@@ -41,6 +38,13 @@ CREATE TABLE IF NOT EXISTS hours (
   directory TEXT NOT NULL, hour INTEGER NOT NULL, fate TEXT NOT NULL, reason TEXT NOT NULL, records INTEGER NOT NULL,
   PRIMARY KEY (hour, directory, fate, reason)) WITHOUT ROWID;
 """
+_COUNTING_SCHEMA = """
+CREATE TABLE IF NOT EXISTS counting (since_ns INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS left_early (
+  path TEXT PRIMARY KEY, directory TEXT NOT NULL, hour INTEGER NOT NULL, records INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_LEFT_EARLY = "SELECT * FROM left_early WHERE directory = ? AND path > ? ORDER BY path LIMIT 1000"
 _COUNT_HOUR = "INSERT INTO hours VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET records = records + excluded.records"
 _ADD_THINNED = "ALTER TABLE leaving ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0"
 _COUNT = (
@@ -110,18 +114,33 @@ class Leaving:
     modified_ns: int
 
 
+@dataclass(frozen=True)
+class LeftEarly:
+    """A file that left while the files of earlier runs were counted: the count may have missed it."""
+
+    path: str
+    directory: str
+    hour: int
+    records: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, file: Leaving, change: Change) -> LeftEarly:
+        return cls(file.path, change.directory, change.hour, change.records, change.size_bytes)
+
+
 Departure = tuple[Leaving, Change | None]
 """A file that leaves, and what is counted for it."""
 
 
 def merged(changes: Iterable[Change]) -> list[Change]:
     """The same counts in as few rows as possible: a batch of 200 pictures is one row."""
-    sums: dict[Change, tuple[int, int, int]] = {}
+    sums: dict[tuple[str, Fate, str, int], tuple[int, int, int]] = {}
     for change in changes:
-        key = replace(change, records=0, files=0, size_bytes=0)
+        key = (change.directory, change.fate, change.reason, change.hour)
         records, files, size_bytes = sums.get(key, (0, 0, 0))
         sums[key] = (records + change.records, files + change.files, size_bytes + change.size_bytes)
-    return [replace(key, records=r, files=f, size_bytes=b) for key, (r, f, b) in sums.items()]
+    return [Change(*key[:3], r, f, b, key[3]) for key, (r, f, b) in sums.items()]
 
 
 def _synced_after_all(change: Change) -> list[Change]:
@@ -158,7 +177,7 @@ class LedgerStore:
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._db.executescript(_SCHEMA + _HOURS_SCHEMA)
+            self._db.executescript(_SCHEMA + _HOURS_SCHEMA + _COUNTING_SCHEMA)
             if "thinned" not in [row[1] for row in self._db.execute("PRAGMA table_info(leaving)")]:
                 self._db.execute(_ADD_THINNED)
             self._db.execute("SELECT count(*) FROM counts")
@@ -169,6 +188,17 @@ class LedgerStore:
         # Its own connection: readers never wait, neither for this process's writes nor for the other one's.
         self._read_lock = threading.Lock()
         self._reader = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+
+    def check(self) -> None:
+        """Reads all of it; some milliseconds. Raises sqlite3.DatabaseError for what is damaged."""
+        with self._lock:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        try:
+            self.counts(), self.leaving(), self.hours(0)
+        except (ValueError, TypeError) as error:  # a flipped bit that SQLite does not see
+            raise sqlite3.DatabaseError(f"it holds what was never written: {error}") from error
 
     def close(self) -> None:
         with self._lock, self._read_lock:
@@ -187,11 +217,15 @@ class LedgerStore:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             changes = list(changes)
+            is_counting = self._is_counting()
             for file, change in departures:
                 key = (file.path, file.inode, file.size, file.modified_ns)
                 row = (file.path, file.target, file.inode, file.size, file.modified_ns, thinned)
                 if self._db.execute(_NOTE, row).rowcount and change is not None:
                     changes.append(change)
+                    if is_counting:
+                        early = LeftEarly.of(file, change)
+                        self._db.execute("INSERT OR REPLACE INTO left_early VALUES (?,?,?,?,?)", astuple(early))
                 elif change is not None and not thinned and self._db.execute(_RECLAIM, key).rowcount:
                     changes += _synced_after_all(change)
             self._count(changes)
@@ -205,6 +239,42 @@ class LedgerStore:
                 key = (file.path, file.inode, file.size, file.modified_ns)
                 if change is not None and self._db.execute(_RECLAIM, key).rowcount:
                     self._count(_synced_after_all(change))
+
+    # --- while the files of earlier runs are counted (backlog.py) ------------------------------------------------------
+
+    def begin_count(self, now_ns: int) -> None:
+        """From now on each file that leaves is noted, so that a count need not hold it up. Raises OperationalError."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM left_early")
+            self._db.execute("INSERT OR REPLACE INTO counting VALUES (?)", (now_ns,))
+
+    def left_early(self, directory: str) -> Iterator[LeftEarly]:
+        """Lazily, in the order of paths: while a count takes minutes, sync sends hundreds of thousands."""
+        after = ""
+        while True:
+            with self._read_lock:
+                rows = self._reader.execute(_LEFT_EARLY, (directory, after)).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield LeftEarly(*row)
+            after = rows[-1][0]
+
+    def end_count(self) -> None:
+        """Files that leave are no longer noted. Raises OperationalError: then they go on being, until the next start."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM counting")
+            self._db.execute("DELETE FROM left_early")
+
+    def is_counting(self) -> bool:
+        """Whether files that leave are noted for a count."""
+        with self._lock:
+            return self._is_counting()
+
+    def _is_counting(self) -> bool:
+        return self._db.execute("SELECT 1 FROM counting").fetchone() is not None
 
     def _count(self, changes: Iterable[Change]) -> None:
         sums = merged(changes)
@@ -272,7 +342,13 @@ def open_ledger(root: Path, log: logging.Logger) -> LedgerStore:
     """The ledger of a directory that the caller owns. One that is damaged is put aside: capture must go on."""
     path = root / STATE / LEDGER_FILE
     try:
-        return LedgerStore(root, durable=False)
+        store = LedgerStore(root, durable=False)
+        try:
+            store.check()
+        except BaseException:
+            store.close()
+            raise
+        return store
     except sqlite3.OperationalError:
         raise  # locked, read-only, no space: not the file's fault
     except sqlite3.DatabaseError as error:
@@ -316,44 +392,3 @@ def sync_directories(paths: Iterable[str]) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def collector_row(directory: str, stored: int, counts: Counts) -> dict[str, Any]:
-    """One collector's line of the Ledger in docs/architecture.md."""
-    parts = directory.split("/")
-    dropped = sum(counts.dropped.values())
-    waiting = max(0, stored - counts.synced.records - counts.set_aside.records)
-    return {
-        "component": parts[1] if len(parts) == 3 else directory,
-        "method": parts[2] if len(parts) == 3 else "",
-        "captured": counts.synced.records + waiting + dropped,
-        "stored": stored,
-        "waiting": waiting,
-        "synced": counts.synced.records,
-        "dropped": dict(sorted(counts.dropped.items())),
-        "frequency_hz": 0.0,
-        "last_error": "",
-        "skipped": 0,
-        "vetoed": 0,
-        "late_ms": None,
-    }
-
-
-def stored_before(waiting: Mapping[str, Waiting], counts: Mapping[str, Counts]) -> dict[str, Waiting]:
-    """Everything that was ever written to files, from what is left and what left."""
-    stored: dict[str, Waiting] = {}
-    for directory in waiting.keys() | counts.keys():
-        here, gone = waiting.get(directory, Waiting()), counts.get(directory, Counts())
-        stored[directory] = Waiting(
-            here.records + gone.synced.records + gone.set_aside.records,
-            here.files + gone.synced.files + gone.set_aside.files,
-            here.size_bytes + gone.synced.size_bytes + gone.set_aside.size_bytes,
-        )
-    return stored
-
-
-def iso(time_ns: int | None) -> str | None:
-    """UTC ISO 8601 with microseconds and Z."""
-    if time_ns is None:
-        return None
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -5,31 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import uuid
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gleaner.machine.capture.collector import Collector, CollectorSettings, stop_all
 from gleaner.machine.capture.control import CaptureControl, Orders, overridden
-from gleaner.machine.capture.directory import write_private
+from gleaner.machine.capture.delivery import Delivery
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.manager_settings import ManagerSettings
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.plan import Plan, make_plan
 from gleaner.machine.capture.scheduler import Scheduler
 from gleaner.machine.capture.sequences import SequenceFiles
-from gleaner.machine.capture.service import DataManagerService, NothingToUpload, NotSynced
+from gleaner.machine.capture.service import DataManagerService
 from gleaner.machine.capture.storage import CaptureStorage, CollectorView
 from gleaner.machine.capture.thinner import ThinningOptions
 from gleaner.machine.capture.writer import WriterOptions
-from gleaner.machine.sync.settings import SyncSettings
-from gleaner.machine.sync.supervisor import SyncFailed, SyncSupervisor
-from gleaner.wire.capture_file import extension_for
+from gleaner.machine.models.base import NeedsRebuild
 from gleaner.wire.machine_config import CloudConfig, MachineConfig
+from gleaner.wire.world_pose import Frames
 
-# Until the first capture has reached the app, somebody is probably looking at an empty page.
-FIRST_SYNC_INTERVAL_S = 1.0
 DIRECTORY_CHECK_S = 1.0
+# A folder of a million files is looked at for a twentieth of the time.
+FILES_LOOK_S = 2.0
+FILES_LOOK_SHARE = 20
 
 
 class CaptureHost(Protocol):
@@ -37,6 +37,8 @@ class CaptureHost(Protocol):
 
     config: MachineConfig
     cloud: CloudConfig | None
+
+    def frames(self) -> Frames: ...
 
     def resource(self, name: str, subtype: str = "") -> Any | None: ...
 
@@ -54,14 +56,12 @@ class DataManager(DataManagerService):
         self._collectors: dict[str, Collector] = {}
         self._problems: dict[str, str] = {}
         self._frequencies: dict[str, float] = {}
-        self._supervisor: SyncSupervisor | None = None
-        self._sync_settings: SyncSettings | None = None
+        self._delivery = Delivery(settings, self._storage, self._sensor, log)
         self._host: CaptureHost | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self._sequences = SequenceFiles(settings.capture_dir, log)
         self._changing = asyncio.Lock()
-        self._anything_sent = False
         self._closed = False
 
     async def start(self) -> None:
@@ -75,8 +75,8 @@ class DataManager(DataManagerService):
         self._scheduler.start()
         self._tasks = [
             asyncio.create_task(self._count_backlog(), name="count captures"),
-            asyncio.create_task(self._schedule_sync(), name="schedule sync"),
             asyncio.create_task(self._watch_directory(), name="watch the capture folder"),
+            asyncio.create_task(self._watch_files(), name="watch additional_sync_paths"),
         ]
         if self._settings.control_sensor:
             await asyncio.to_thread(self._sequences.recover)
@@ -97,7 +97,7 @@ class DataManager(DataManagerService):
             self._collectors.clear()
             await asyncio.to_thread(self._scheduler.stop)
             await asyncio.to_thread(self._sequences.close)
-            await self._stop_sync()
+            await self._delivery.close()
             await asyncio.to_thread(self._storage.close)
 
     # --- capture -----------------------------------------------------------------------------------------------------
@@ -109,7 +109,16 @@ class DataManager(DataManagerService):
                 return
             self._host = host
             await self._capture(host)
-            await self._apply_cloud(host.cloud)
+            await self._delivery.apply(self._settings, host.cloud)
+
+    async def reconfigure(self, settings: ManagerSettings) -> None:
+        """Takes other attributes; what they do not concern goes on undisturbed. Raises NeedsRebuild."""
+        if settings.foundation != self._settings.foundation:
+            raise NeedsRebuild
+        async with self._changing:
+            self._settings = settings
+        if self._host is not None:
+            await self.resources_changed(self._host)
 
     async def _capture(self, host: CaptureHost) -> None:
         plan, wanted = self._plan(host), dict[str, tuple[CollectorSettings, Any]]()
@@ -124,8 +133,11 @@ class DataManager(DataManagerService):
         self._note_problems(problems)
         self._frequencies = {settings.directory: settings.frequency_hz for settings in plan.collectors}
 
+    def _sensor(self, name: str) -> Any | None:
+        return self._host.resource(name, "sensor") if self._host else None
+
     def _control_sensor(self) -> Any | None:
-        return self._host.resource(self._settings.control_sensor, "sensor") if self._host else None
+        return self._sensor(self._settings.control_sensor)
 
     async def _follow_orders(self, orders: Orders) -> None:
         """The capture control sensor says something else than before."""
@@ -173,8 +185,8 @@ class DataManager(DataManagerService):
                 collector.start()
                 self._collectors[directory] = collector
 
-    def _frames(self) -> dict[str, Any]:
-        return {one.name: one.frame for one in self._host.config.components} if self._host else {}
+    def _frames(self) -> Frames:
+        return self._host.frames() if self._host else {}
 
     def _note_problems(self, problems: dict[str, str]) -> None:
         for directory, problem in problems.items():
@@ -185,20 +197,11 @@ class DataManager(DataManagerService):
     # --- sync --------------------------------------------------------------------------------------------------------
 
     async def sync(self, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None) -> None:
-        supervisor = self._require_supervisor()
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.wrap_future(self._storage.writer.finish())
-                await supervisor.sync()
-        except SyncFailed as error:
-            raise NotSynced(str(error)) from error
-        except TimeoutError as error:
-            raise NotSynced(f"not everything was sent within {timeout:.0f} s; sync goes on by itself") from error
+        await self._delivery.sync(timeout)
 
-    def sync_now(self) -> None:
-        """The app is known to be there (the link says so): sync at once, whatever the back-off says."""
-        if self._supervisor is not None and not self._settings.sync_disabled:
-            self._supervisor.poke()
+    def sync_now(self, *, asked: bool = False) -> None:
+        """The app is known to be there; `asked`: somebody in the app wants a sync."""
+        self._delivery.sync_now(asked=asked)
 
     async def upload_binary_data_to_datasets(
         self,
@@ -210,58 +213,9 @@ class DataManager(DataManagerService):
         extra: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> None:
-        if not binary_data:
-            raise NothingToUpload
-        supervisor = self._require_supervisor()
-        path = self._settings.capture_dir / "datasetUpload" / f"{uuid.uuid4()}{extension_for(mime_type)}"
-        await asyncio.to_thread(write_private, path, binary_data)
-        try:
-            async with asyncio.timeout(timeout):
-                await supervisor.upload(str(path), tags, dataset_ids)
-        except SyncFailed as error:
-            raise NotSynced(f"nothing was uploaded: {error}") from error
-        except TimeoutError as error:
-            raise NotSynced("the upload took too long and was given up; try again") from error
-        finally:
-            path.unlink(missing_ok=True)
+        await self._delivery.upload(binary_data, tags, dataset_ids, mime_type, timeout)
 
-    def _require_supervisor(self) -> SyncSupervisor:
-        if self._supervisor is None:
-            raise NotSynced(self._why_no_app())
-        return self._supervisor
-
-    async def _apply_cloud(self, cloud: CloudConfig | None) -> None:
-        settings = self._settings_for(cloud)
-        if settings == self._sync_settings:
-            return
-        await self._stop_sync()
-        self._sync_settings = settings
-        if settings is None:
-            self._log.info("%s", self._why_no_app())
-            return
-        self._supervisor = SyncSupervisor(settings, self._log, self._note_pass, self._storage.note_rate)
-        self._supervisor.start()
-
-    def _settings_for(self, cloud: CloudConfig | None) -> SyncSettings | None:
-        if cloud is None or not cloud.web_address:
-            return None
-        return SyncSettings(
-            capture_dir=str(self._settings.capture_dir),
-            part_id=cloud.id,
-            secret=cloud.secret,
-            web_address=cloud.web_address,
-            ca_certificate=cloud.ca_certificate,
-            additional_sync_paths=self._settings.additional_sync_paths,
-            tags=self._settings.tags,
-            settle_ms=self._settings.settle_ms,
-            bandwidth_limit=self._settings.sync_bandwidth_limit,
-            capture_keys=tuple(key.hex() for key in self._settings.keyring.keys),
-        )
-
-    async def _stop_sync(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            await supervisor.stop()
+    # --- the folder --------------------------------------------------------------------------------------------------
 
     async def _count_backlog(self) -> None:
         try:
@@ -289,49 +243,22 @@ class DataManager(DataManagerService):
             if self._host is not None:
                 await self.resources_changed(self._host)
 
+    async def _watch_files(self) -> None:
+        while True:
+            began_s, paths = time.monotonic(), self._settings.additional_sync_paths
+            try:
+                if paths or self._storage.has_looked_at_files:
+                    await asyncio.to_thread(self._storage.look_at_files, paths)
+            except sqlite3.Error as error:  # closed or exchanged at this moment, or busy: the next look comes
+                self._log.debug("the folders of additional_sync_paths could not be counted: %s", error)
+            await asyncio.sleep(max(FILES_LOOK_S, (time.monotonic() - began_s) * FILES_LOOK_SHARE))
+
     async def _begin_anew(self) -> None:
         async with self._changing:
             await stop_all(list(self._collectors.values()))
             self._collectors.clear()
-            await self._stop_sync()
-            self._sync_settings = None
+            await self._delivery.stop()
             await asyncio.to_thread(self._storage.reopen)
-
-    async def _schedule_sync(self) -> None:
-        while True:
-            interval_s = self._settings.sync_interval_s
-            await asyncio.sleep(interval_s if self._anything_sent else min(interval_s, FIRST_SYNC_INTERVAL_S))
-            try:
-                await self._scheduled_pass()
-            except Exception:  # noqa: BLE001 (the top of this task: without it captures would pile up in silence)
-                self._log.exception("a scheduled sync failed; the next one comes in %.0f s", interval_s)
-
-    async def _scheduled_pass(self) -> None:
-        supervisor = self._supervisor
-        if supervisor is None or self._settings.sync_disabled or not await self._may_sync():
-            return
-        if supervisor.connected:  # while offline, readings go on filling files of full size
-            await asyncio.wrap_future(self._storage.writer.finish())
-        supervisor.request_pass()
-
-    async def _may_sync(self) -> bool:
-        """The selective-sync sensor's word: only a true `should_sync` lets this round through."""
-        name = self._settings.selective_syncer
-        if not name:
-            return True
-        sensor = self._host.resource(name, "sensor") if self._host else None
-        if sensor is None:
-            return False
-        try:
-            readings = await sensor.get_readings()
-        except Exception as error:  # noqa: BLE001 (a driver may raise anything; no answer means no sync this time)
-            self._log.debug("selective sync: %s does not answer: %s", name, error)
-            return False
-        return readings.get("should_sync") is True
-
-    def _note_pass(self, started_ns: int, sent: int) -> None:
-        self._anything_sent = self._anything_sent or sent > 0
-        self._storage.note_pass(started_ns)
 
     # --- what others see ---------------------------------------------------------------------------------------------
 
@@ -348,28 +275,11 @@ class DataManager(DataManagerService):
             )
         for directory, problem in self._problems.items():
             views[directory] = CollectorView(self._frequencies.get(directory, 0.0), problem)
-        return self._storage.ledger(views, self._sync_error())
+        said = {"sync_state": self._delivery.state, "notes": list(self._settings.notes)}
+        return {**self._storage.ledger(views, self._delivery.error), **said}
 
     def hours(self, hours: int) -> list[dict[str, Any]]:
         return self._storage.hours(hours)
-
-    def _sync_error(self) -> str:
-        if self._supervisor is None:
-            return self._why_no_app()
-        if self._settings.sync_disabled:
-            return "sync is disabled in the data manager's configuration"
-        return "" if self._supervisor.connected else self._supervisor.error
-
-    def _why_no_app(self) -> str:
-        missing = (
-            "`cloud` section"
-            if self._host is None or self._host.cloud is None
-            else "`web_address` in the `cloud` section"
-        )
-        return (
-            f"no app is configured (no {missing}), captures stay in {self._settings.capture_dir}: "
-            "copy the configuration that the app shows for this machine"
-        )
 
     async def get_status(self, *, timeout: float | None = None, **kwargs: Any) -> Mapping[str, Any]:
         return self.ledger()

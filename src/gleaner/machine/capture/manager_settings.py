@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import Keyring
@@ -29,3 +29,22 @@ class ManagerSettings:
     marks: Marks = field(default_factory=Marks)
     control_sensor: str = ""
     control_key: str = ""
+    notes: tuple[str, ...] = ()
+    """What was asked for and has no effect, for people."""
+
+    @property
+    def foundation(self) -> ManagerSettings:
+        """What a running data manager cannot exchange: it is built anew when this changes."""
+        return replace(
+            self,
+            capture_disabled=False,
+            sync_disabled=False,
+            sync_interval_s=0.0,
+            tags=(),
+            additional_sync_paths=(),
+            settle_ms=0,
+            rotate_bytes=0,
+            selective_syncer="",
+            sync_bandwidth_limit=0,
+            notes=(),
+        )

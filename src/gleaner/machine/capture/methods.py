@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gleaner.machine.capture.errors import BadCaptureParameters, MethodNotCapturable
+from gleaner.wire.world_pose import Frames
 
 FROM_DATA_MANAGEMENT = "fromDataManagement"
 """Truthy in `extra` of every call, so that a driver can veto with NoCaptureToStoreError."""
@@ -37,8 +38,10 @@ class Call:
     params: Mapping[str, Any]
     interval_s: float = 1.0
     """From one tick to the next: the length of a clip."""
-    frames: Callable[[], Mapping[str, Any]] = dict
+    frames: Callable[[], Frames] = dict
     """The frames of the machine's components as they are now, by name."""
+    name: str = ""
+    """The resource's in this machine; a remote's knows itself by the other machine's."""
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -134,7 +137,7 @@ async def _do_command(call: Call) -> Captured:
 async def _world_pose(call: Call) -> Captured:
     from gleaner.wire.world_pose import world_pose
 
-    return {"pose": asdict(world_pose(call.frames(), call.resource.name))}
+    return {"pose": asdict(world_pose(call.frames(), call.name))}
 
 
 async def _slam_position(call: Call) -> Captured:

@@ -11,11 +11,9 @@ from gleaner.machine.capture.ledger import (
     Counts,
     Leaving,
     LedgerStore,
-    collector_row,
     is_same_file,
-    iso,
-    stored_before,
 )
+from gleaner.machine.capture.ledger_rows import collector_row, iso, stored_before
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
 
 SNAPSHOT_ATTEMPTS = 5

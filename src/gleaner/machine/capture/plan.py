@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from gleaner.machine.capture.collector import CollectorSettings, combined_tags
+from gleaner.machine.capture.collector import QUEUE_SIZE, CollectorSettings, combined_tags
 from gleaner.machine.capture.directory import collector_path
 from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
-from gleaner.machine.capture.schedule import SLOWEST_HZ
+from gleaner.machine.capture.schedule import FASTEST_HZ, SLOWEST_HZ
 from gleaner.wire.machine_config import CaptureMethodConfig, MachineConfig
 
 
@@ -93,7 +93,7 @@ def _settings(
         frequency_hz=method.capture_frequency_hz,
         params=method.additional_params,
         tags=combined_tags(service_tags, method.tags),
-        queue_size=method.capture_queue_size,
+        queue_size=method.capture_queue_size or QUEUE_SIZE,
         rotate_bytes=rotate_bytes,
     )
 
@@ -101,6 +101,8 @@ def _settings(
 def _problem(settings: CollectorSettings) -> str:
     if settings.frequency_hz < SLOWEST_HZ:
         return f"capture_frequency_hz is {settings.frequency_hz:g}: nothing is captured. Set it above 0, e.g. 1"
+    if not settings.frequency_hz <= FASTEST_HZ:
+        return f"capture_frequency_hz is {settings.frequency_hz:g}: it can be {FASTEST_HZ:g} at most"
     try:
         find_method(settings.api, settings.method).check(settings.api, settings.params)
     except CaptureError as error:

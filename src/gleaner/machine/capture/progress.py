@@ -13,13 +13,13 @@ class Progress:
         self._drain_per_s: float | None = None
         self._last: tuple[int, float] | None = None
 
-    def note(self, files_per_s: float, bytes_per_s: float, backlog_bytes: int, now_s: float) -> None:
-        """What was sent lately, and what is left. Zeros: nothing is being sent any more."""
+    def note(self, files_per_s: float, bytes_per_s: float, backlog_bytes: int | None, now_s: float) -> None:
+        """What was sent lately, and what is left (None: it is still being counted). Zeros: nothing is sent any more."""
         self.files_per_s, self.bytes_per_s = files_per_s, bytes_per_s
-        last, self._last = self._last, (backlog_bytes, now_s)
-        if not files_per_s:
+        if not files_per_s or backlog_bytes is None:
             self._drain_per_s = self._last = None
             return
+        last, self._last = self._last, (backlog_bytes, now_s)
         if last is None or now_s <= last[1]:
             return
         drain = (last[0] - backlog_bytes) / (now_s - last[1])

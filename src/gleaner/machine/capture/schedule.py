@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 SLOWEST_HZ = 1e-6
+FASTEST_HZ = 10_000.0
+"""Faster than this machine's code can ask at all; a driver that has more gives it in batches."""
 CLOSEST_SHARE = 0.5
 """Of the interval: two ticks closer together than this are a bunch, and the second one is left out."""
 LATENESS_WINDOW = 512

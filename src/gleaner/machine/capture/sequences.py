@@ -1,8 +1,8 @@
 """Sequences: stretches of time that belong together, as the capture control sensor names them.
 
 `<capture_dir>/sequences/<uuid>.progseq` while a sequence is open, `<uuid>.seq` once it has ended (JSON: start_time,
-end_time, resources, sequence_tags). A new name comes by rename, so a `.seq` is always whole. What a crash leaves open has
-no end that anybody knows: it goes to `failed/sequences/`.
+end_time, resources, sequence_tags). A new name comes by rename, so a `.seq` is always whole. Sync tells the app of it and
+removes it. What a crash leaves open has no end that anybody knows: it goes to `failed/sequences/`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gleaner.machine.capture.directory import FAILED, free_path
+from gleaner.machine.capture.ledger import sync_directories
 
 SEQUENCES = "sequences"
 OPEN_SUFFIX, ENDED_SUFFIX, TEMPORARY_SUFFIX = ".progseq", ".seq", ".tmp"
@@ -61,32 +62,47 @@ def _sequence(item: Any) -> SequenceKey:
 class SequenceFiles:
     """Opens and ends the files of sequences. Blocking; any thread."""
 
-    def __init__(self, root: Path, log: logging.Logger, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        root: Path,
+        log: logging.Logger,
+        wall_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._folder = root / SEQUENCES
         self._failed = root / FAILED / SEQUENCES
         self._log = log
         self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
-        self._open: dict[SequenceKey, tuple[Path, str]] = {}
+        self._open: dict[SequenceKey, _Began] = {}
+        self._ended: dict[Path, dict[str, Any]] = {}
+        """What has ended and could not be written yet."""
 
     def recover(self) -> None:
-        """What an earlier run left open is set aside. At process start, before `follow`."""
+        """What an earlier run left open is set aside, what it had ended is ended. At process start, before `follow`."""
         if not self._folder.is_dir():
             return
         for path in self._folder.iterdir():
             if path.suffix == TEMPORARY_SUFFIX:
                 path.unlink()
             elif path.suffix == OPEN_SUFFIX:
+                if _has_end(path):
+                    path.rename(path.with_suffix(ENDED_SUFFIX))
+                    continue
                 self._failed.mkdir(mode=0o700, parents=True, exist_ok=True)
                 target = free_path(self._failed / path.name)
                 path.rename(target)
                 self._log.warning("a sequence was left open by an earlier stop: it is %s now", target)
 
     def follow(self, wanted: frozenset[SequenceKey]) -> None:
-        """Begins what is new and ends what is no longer there. What cannot be written is tried with the next change."""
+        """Begins what is new and ends what is no longer there. What cannot be written is tried with the next call."""
         with self._lock:
             for sequence in [one for one in self._open if one not in wanted]:
-                self._end(sequence)
+                began = self._open.pop(sequence)
+                self._ended[began.path] = _content(sequence, began.wall_ns, self._end_ns(began))
+            for path, content in list(self._ended.items()):
+                self._end(path, content)
             for sequence in wanted - self._open.keys():
                 self._begin(sequence)
 
@@ -94,22 +110,30 @@ class SequenceFiles:
         self.follow(frozenset())
 
     def _begin(self, sequence: SequenceKey) -> None:
-        path, now = self._folder / f"{uuid.uuid4()}{OPEN_SUFFIX}", self._now()
+        began = _Began(self._folder / f"{uuid.uuid4()}{OPEN_SUFFIX}", self._wall_ns(), self._monotonic_ns())
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(path, _content(sequence, now, None))
+            self._write(began.path, _content(sequence, began.wall_ns, None))
         except OSError as error:
             self._log.error("a sequence could not be begun in %s: %s", self._folder, error)
             return
-        self._open[sequence] = (path, now)
+        self._open[sequence] = began
 
-    def _end(self, sequence: SequenceKey) -> None:
-        path, began = self._open.pop(sequence)
+    def _end(self, path: Path, content: dict[str, Any]) -> None:
+        """First the end is in the file, then the file has its name: a crash between the two is mended by `recover`."""
         try:
-            self._write(path.with_suffix(ENDED_SUFFIX), _content(sequence, began, self._now()))
-            path.unlink(missing_ok=True)
+            self._write(path, content)
+            path.rename(path.with_suffix(ENDED_SUFFIX))
+            sync_directories({str(self._folder)})
         except OSError as error:
-            self._log.error("sequence %s could not be ended: %s", path, error)
+            self._log.error("sequence %s could not be ended, it is tried again: %s", path, error)
+            return
+        del self._ended[path]
+
+    def _end_ns(self, began: _Began) -> int:
+        """Never before its beginning, also when the clock was set back meanwhile."""
+        now = self._wall_ns()
+        return now if now >= began.wall_ns else began.wall_ns + self._monotonic_ns() - began.monotonic_ns
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         temporary = path.with_suffix(TEMPORARY_SUFFIX)
@@ -125,14 +149,29 @@ class SequenceFiles:
                 temporary.unlink()
             raise
 
-    def _now(self) -> str:
-        return datetime.fromtimestamp(self._wall_ns() / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+@dataclass(frozen=True)
+class _Began:
+    path: Path
+    wall_ns: int
+    monotonic_ns: int
 
 
-def _content(sequence: SequenceKey, began: str, ended: str | None) -> dict[str, Any]:
+def _has_end(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_bytes())["end_time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _content(sequence: SequenceKey, began_ns: int, ended_ns: int | None) -> dict[str, Any]:
     return {
-        "start_time": began,
-        "end_time": ended,
+        "start_time": _iso(began_ns),
+        "end_time": None if ended_ns is None else _iso(ended_ns),
         "resources": [{"resource_name": name, "method_name": method} for name, method in sorted(sequence.resources)],
         "sequence_tags": sorted(sequence.tags),
     }
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -258,6 +258,8 @@ class Settler:
             raise
         self._files.close(fd)
         self._files.rename(copy, file.path)
+        # Before the copy gets its last name: else a power cut could leave it there and the old file here, each record twice.
+        self._files.sync_folder(os.path.dirname(file.path))  # noqa: PTH120
         file.is_trusted, file.is_torn = True, False
         lost, file.records = max(0, file.records - usable.records), usable.records
         return lost
@@ -272,3 +274,13 @@ class Settler:
         except OSError as failed:
             self._log.debug("cannot set %s aside: %s", file.path, failed)
         self._conclude(Settled(sink, file, Fate.LOST, file.records, error))
+
+
+def pass_on(work: Future[None], done: Future[None]) -> None:
+    """`done` ends with `work`, unless who waits for it has given up."""
+
+    def end(_: Future[None]) -> None:
+        if done.set_running_or_notify_cancel():
+            done.set_result(None)
+
+    work.add_done_callback(end)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gleaner.machine.capture.backlog import CountLock, count_backlog
+from gleaner.machine.capture.backlog import Backlog, Count, CountLock
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE, CaptureDirectory, Place, Waiting
 from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.errors import CaptureDirectoryBusy
@@ -23,11 +25,10 @@ from gleaner.machine.capture.ledger import (
     DropReason,
     Fate,
     LedgerStore,
-    collector_row,
-    iso,
     open_ledger,
-    stored_before,
 )
+from gleaner.machine.capture.ledger_rows import collector_row, iso, stored_before
+from gleaner.machine.capture.other_files import OtherFiles, look, other_roots
 from gleaner.machine.capture.progress import Progress
 from gleaner.machine.capture.thinner import Thinner, ThinningOptions
 from gleaner.machine.capture.writer import Writer, WriterOptions
@@ -65,9 +66,14 @@ class CaptureStorage:
         self._options = options or WriterOptions()
         self._log = log
         self._before: dict[str, Waiting] = {}
+        """What had left already when this run began."""
+        self._found = Backlog()
+        """What was still there; it grows while it is counted."""
         self._counting: _Counting | None = None
         self._before_by_hour: dict[tuple[str, int], Waiting] = {}
         self._oldest_ns: int | None = None
+        self._has_passed = False
+        self._others = OtherFiles()
         self._directory = CaptureDirectory(root, log, self._options.keyring)
         self._store: LedgerStore | None = None
         self._writer: Writer | None = None
@@ -81,7 +87,7 @@ class CaptureStorage:
         return self._writer
 
     def open(self, will: Sequence[Change] = ()) -> None:
-        """Takes the directory and finishes what a crash left; capture may begin then. `count_backlog` is to follow.
+        """Takes the directory; capture, sync and thinning may begin then. `count_backlog` is to follow.
 
         `will` is added to the ledger first. Raises CaptureDirectoryBusy; OSError when the directory cannot be written.
         Nothing is held then.
@@ -93,59 +99,50 @@ class CaptureStorage:
                 store.finish_leaving()
                 store.record(will)
                 self._before = stored_before({}, store.counts())
-                counting = _Counting(CountLock(self.root))
+                left = {file.path for file in store.leaving()}  # a read-only disk keeps what is counted as gone
+                counting = _Counting(CountLock(self.root), Count(self.root, self._options.keyring, left))
+                with contextlib.suppress(sqlite3.OperationalError):  # no room: then files wait for the count
+                    store.begin_count(time.time_ns())
                 self._before_by_hour = _stored_of(store.hours(0))
                 store.forget_hours(_this_hour() - KEPT_HOURS)
         except BaseException:
             self._directory.close()
             raise
-        self._oldest_ns = None
-        self._store, self._counting = store, counting
+        self._oldest_ns, self._has_passed = None, False
+        self._store, self._counting, self._found = store, counting, counting.count.found
         with self._opening:
             self._writer = Writer(self.root, store, DiskGuard(self.root), self._log, self._options)
-            self._writer.root.created = counting.created
+            self._writer.root.created = counting.count.created
             self._writer.start()
-            self._thinner = Thinner(
-                self.root, store, self._options.keyring, self._backlog_bytes, self._log, self._thinning
-            )
+            self._thinner = Thinner(self.root, store, self._options.keyring, self._waiting, self._log, self._thinning)
+            self._thinner.unwritten = counting.count.note_left
+            self._thinner.start()
             if self._is_abandoned:
                 self.close()
 
     def count_backlog(self) -> None:
-        """Counts the files of earlier runs, which takes long; capture and sync go on, but nothing leaves until it ends."""
-        counting, thinner = self._counting, self._thinner
-        if counting is None or thinner is None:
+        """Counts the files of earlier runs and completes what a crash left open. Takes long; nothing waits for it."""
+        counting, store = self._counting, self._store
+        if counting is None or store is None:
             return
         try:
-            found = count_backlog(self.root, counting.created, self._options.keyring, counting.is_stopped.is_set)
-            with self._opening:
-                if self._counting is counting and not counting.is_stopped.is_set():
-                    before = self._before
-                    self._before = {
-                        d: _sum(before.get(d, Waiting()), found.waiting.get(d, Waiting()))
-                        for d in before.keys() | found.waiting.keys()
-                    }
-                    hours = self._before_by_hour
-                    self._before_by_hour = {
-                        key: _sum(hours.get(key, Waiting()), found.by_hour.get(key, Waiting()))
-                        for key in hours.keys() | found.by_hour.keys()
-                    }
-                    if found.oldest_ns is not None:
-                        self._oldest_ns = found.oldest_ns
+            counting.count.run(store.left_early, self._log)
         finally:
             with self._opening:
                 self._end_counting(counting)
-                thinner.start()  # does nothing once it was stopped
 
     def _end_counting(self, counting: _Counting | None) -> None:
         if counting is None:
             return
-        counting.is_stopped.set()
-        counting.lock.release()
+        counting.count.is_stopped.set()
         if self._counting is counting:
             self._counting = None
             if self._writer is not None:
                 self._writer.root.created = None
+            if self._store is not None:
+                with contextlib.suppress(sqlite3.OperationalError):  # no room: notes nobody reads, until the next start
+                    self._store.end_count()
+        counting.lock.release()
 
     def abandon(self) -> None:
         """Closes what another thread has opened, or will have: nobody wants it any more."""
@@ -195,10 +192,13 @@ class CaptureStorage:
 
     def _stored(self) -> dict[str, Waiting]:
         """Everything that was ever written to files, by directory."""
-        written = self.writer.stored()
+        written, found = self.writer.stored(), dict(self._found.waiting)
         return {
-            directory: _sum(self._before.get(directory, Waiting()), written.get(directory, Waiting()))
-            for directory in self._before.keys() | written.keys()
+            directory: _sum(
+                _sum(self._before.get(directory, Waiting()), found.get(directory, Waiting())),
+                written.get(directory, Waiting()),
+            )
+            for directory in self._before.keys() | found.keys() | written.keys()
         }
 
     def close(self) -> None:
@@ -213,22 +213,26 @@ class CaptureStorage:
 
     def note_pass(self, started_ns: int) -> None:
         """Sync has sent all that was there at that time: nothing that still waits is older."""
-        self._oldest_ns = started_ns
+        self._oldest_ns, self._has_passed = started_ns, True
 
     def note_rate(self, files_per_s: float, bytes_per_s: float) -> None:
         """What sync has got through lately; called every few seconds while it sends."""
-        self._progress.note(files_per_s, bytes_per_s, self._backlog_bytes(), time.monotonic())
+        backlog_bytes = None if self._counting is not None else self._waiting().size_bytes
+        self._progress.note(files_per_s, bytes_per_s, backlog_bytes, time.monotonic())
 
     def ledger(self, collectors: Mapping[str, CollectorView], sync_error: str) -> dict[str, Any]:
         """The Ledger of docs/architecture.md. `collectors` by directory; others appear for what they left behind."""
         all_stored = self._stored()  # before the counts: what is synced in between was stored before
+        others = self._others
         counts = self.writer.counts()
+        all_stored |= others.stored(counts)
         rows = []
         for directory in sorted(all_stored.keys() | collectors.keys() | counts.keys()):
             row = collector_row(
                 directory, all_stored.get(directory, Waiting()).records, counts.get(directory, Counts())
             )
-            rows.append({**row, **asdict(collectors.get(directory, CollectorView()))})
+            view = collectors.get(directory) or CollectorView(last_error=others.problems.get(directory, ""))
+            rows.append({**row, **asdict(view)})
         backlog = _backlog(counts, all_stored)
         oldest_ns = self._oldest(backlog)
         is_behind = oldest_ns is not None and time.time_ns() - oldest_ns > KEEPING_UP_NS
@@ -244,29 +248,43 @@ class CaptureStorage:
             "counting": self._counting is not None,
         }
 
+    @property
+    def has_looked_at_files(self) -> bool:
+        return bool(self._others.found)
+
+    def look_at_files(self, paths: Sequence[str]) -> None:
+        """Looks at the folders of `additional_sync_paths` for the ledger. Blocking. Raises sqlite3.Error."""
+        roots, store = other_roots(self.root, paths), self._store
+        self._others = look(store, roots) if roots and store is not None else OtherFiles()
+
     def hours(self, hours: int) -> list[dict[str, Any]]:
         """The ledger of the last hours, this one included; oldest first (see `hours.py`)."""
         since = _this_hour() - max(1, min(hours, KEPT_HOURS)) + 1
         stored = dict(self._before_by_hour)  # before what left: what is synced in between was stored before
-        for key, written in self.writer.stored_by_hour().items():
-            stored[key] = _sum(stored.get(key, Waiting()), written)
+        for more in (dict(self._found.by_hour), self.writer.stored_by_hour()):
+            for key, files in more.items():
+                stored[key] = _sum(stored.get(key, Waiting()), files)
         return hour_rows(stored, self.writer.left_by_hour(since), since)
 
-    def _backlog_bytes(self) -> int:
+    def _waiting(self) -> Waiting:
         all_stored = self._stored()
-        return _backlog(self.writer.counts(), all_stored).size_bytes
+        return _backlog(self.writer.counts(), all_stored)
 
     def _disk(self) -> dict[str, Any]:
         if self._thinner is None:
             raise RuntimeError("the capture storage is not open")
-        return {**asdict(self._thinner.space), "state": self._thinner.state.value}
+        space = self._thinner.space
+        return {"size_bytes": space.size_bytes, "free_bytes": space.free_bytes, "state": self._thinner.state.value}
 
     def _oldest(self, backlog: Waiting) -> int | None:
         if not backlog.files:
             self._oldest_ns = None
         elif self._oldest_ns is None:
             self._oldest_ns = time.time_ns()
-        return self._oldest_ns
+        earlier_ns = self._found.oldest_ns
+        if earlier_ns is None or self._oldest_ns is None or self._has_passed:
+            return self._oldest_ns
+        return min(earlier_ns, self._oldest_ns)
 
 
 def _backlog(counts: Mapping[str, Counts], all_stored: Mapping[str, Waiting]) -> Waiting:
@@ -295,17 +313,16 @@ def _sum(left: Waiting, right: Waiting) -> Waiting:
     return Waiting(left.records + right.records, left.files + right.files, left.size_bytes + right.size_bytes)
 
 
+@dataclass(frozen=True)
 class _Counting:
     """A count of the backlog that is to come or under way."""
 
-    def __init__(self, lock: CountLock) -> None:
-        self.lock = lock
-        self.created: set[str] = set()
-        self.is_stopped = threading.Event()
+    lock: CountLock
+    count: Count
 
 
 class _SyncLock:
-    """Held while the backlog is counted: the sync process of a machine that was killed may still be ending."""
+    """Held while the ledger is read: the sync process of a machine that was killed may still be ending."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / STATE / SYNC_LOCK_FILE

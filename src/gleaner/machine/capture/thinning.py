@@ -10,7 +10,7 @@ newest file of a collector never.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Series:
     sizes: NDArray[np.int64]
     """Bytes on the disk."""
     tagged: NDArray[np.bool_]
+
+    def counted_singly(self) -> Series:
+        """For a disk that runs out of files, not of bytes: each counts alike."""
+        return replace(self, sizes=self.sizes * 0 + 1)
 
 
 def choose(series: Sequence[Series], need_bytes: int) -> list[NDArray[np.bool_]]:

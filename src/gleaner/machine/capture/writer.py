@@ -27,7 +27,7 @@ from gleaner.machine.capture.disk import DiskGuard
 from gleaner.machine.capture.drops import Drops
 from gleaner.machine.capture.files import Files, Root
 from gleaner.machine.capture.ledger import Counts, DropReason, LedgerStore
-from gleaner.machine.capture.settle import Fate, Settled, Settler, Work
+from gleaner.machine.capture.settle import Fate, Settled, Settler, Work, pass_on
 from gleaner.machine.capture.sink import Sink
 from gleaner.machine.capture.trouble import explain, reason_of
 
@@ -312,7 +312,7 @@ class Writer:
         self._submitted_s = time.monotonic()
         self._in_flight = self._settler.submit(work)
         for finish in finishes:
-            _pass_on(self._in_flight, finish.done)
+            pass_on(self._in_flight, finish.done)
         if must_wait:
             self._in_flight.result()
 
@@ -386,15 +386,10 @@ class Writer:
 
     def _drop(self, channel: Channel, reason: DropReason, records: int, message: str) -> None:
         self._drops.add(channel.sink.directory, reason, records)
-        if channel.write_error != message:
+        if channel.note_write_error(message):
             self._log.warning("cannot store readings of %s: %s", channel.sink.directory, message)
-        channel.write_error = message
 
     def _recovered(self, channel: Channel) -> None:
         if channel.write_error:
             self._log.info("readings of %s are stored again", channel.sink.directory)
             channel.write_error = ""
-
-
-def _pass_on(work: Future[None], done: Future[None]) -> None:
-    work.add_done_callback(lambda _: done.set_result(None))

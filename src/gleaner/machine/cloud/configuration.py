@@ -74,7 +74,10 @@ class ConfigPoller:
             request = ConfigRequest(id=self._cloud.id, agent_info=await asyncio.to_thread(agent_info))
             response = await self._connection.call(RobotServiceStub, "Config", request)
             self._app.good()
-            await self._take(from_proto(response.config))
+            config = from_proto(response.config)
+            if self._connection.web_address:
+                config["cloud"] = {**(config.get("cloud") or {}), "web_address": self._connection.web_address}
+            await self._take(config)
             await self._check_restart()
         except AppUnreachable as error:
             self._app.bad(str(error))
@@ -161,7 +164,10 @@ def platform_name() -> str:
 
 def _explain(error: AppRefused) -> str:
     if error.status in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED, Status.NOT_FOUND):
-        return f"it does not accept this machine ({error}): make a new secret on the machine's CONNECT page and replace machine.json"
+        return (
+            f"it does not accept this machine ({error}): make a new secret on the machine's CONNECT page and replace "
+            "machine.json (an api_key must have the owner's role on this machine)"
+        )
     if error.status in _BAD_CONFIG:
         return f"it cannot deliver this machine's configuration: {error}"
     return f"it refuses to deliver the configuration: {error}"

@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 from grpclib import GRPCError, Status
 from grpclib.client import Channel
+from grpclib.events import RecvInitialMetadata, listen
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 from viam.proto.rpc.auth import AuthenticateRequest, AuthServiceStub, Credentials
 
 from gleaner.machine.dial import is_loopback
+from gleaner.wire.link import WEB_ADDRESS_HEADER
 from gleaner.wire.machine_config import CloudConfig, ConfigProblem
 
 #: Source: Viam's documented read timeout for configuration.
@@ -69,14 +71,24 @@ class AppConnection:
         #: Credentials would cross a network in the clear.
         self.is_exposed = not tls and not is_loopback(parts.hostname)
         self._cloud = cloud
-        self._dial = partial(
-            Channel, parts.hostname, parts.port or (443 if tls else 80), ssl=_grpc_tls(cloud) if tls else None
-        )
+        port = parts.port or (443 if tls else 80)
+        self._new_channel = partial(Channel, parts.hostname, port, ssl=_grpc_tls(cloud) if tls else None)
         self._channel = self._dial()
         self._token = ""
+        self.web_address = ""
+        """The app's HTTP door, once it has said where that is."""
 
     def close(self) -> None:
         self._channel.close()
+
+    def _dial(self) -> Channel:
+        channel = self._new_channel()
+        listen(channel, RecvInitialMetadata, self._read_headers)
+        return channel
+
+    async def _read_headers(self, event: RecvInitialMetadata) -> None:
+        if web_address := event.metadata.get(WEB_ADDRESS_HEADER):
+            self.web_address = str(web_address)
 
     def _hang_up(self, channel: Channel) -> None:
         """A line that lies dead without a word (a router that forgot it) stays open for minutes: the next call dials."""

@@ -147,7 +147,8 @@ def _explain_status(error: InvalidStatus, address: str) -> str:
     code = error.response.status_code
     if code in (401, 403):
         return (
-            "the app does not accept this machine's secret: make a new one on its CONNECT page and replace machine.json"
+            "the app does not accept this machine's credentials: make a new secret on its CONNECT page and replace "
+            "machine.json (an api_key must have the owner's role on this machine)"
         )
     if is_portal(code):
         return portal_words(address, code)

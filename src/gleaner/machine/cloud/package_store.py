@@ -3,6 +3,7 @@
     packages/data/<type>/<package with / as ->-<version with . as _>/             the unpacked package
     packages/data/<type>/<…>.status.json                                          {"package_id", "version", "sync_status"}
     packages/<name> → data/<type>/<…>                                             the version that last ran
+    packages/keys/<part id>.pub                                                   the app's key for signatures (`seal.py`)
     packages/part/<hash>/package.tar.gz.part                                      downloads under way
 
 Only PackageManager writes here. A folder without a status file that says `done` was cut off and is unpacked again; the
@@ -29,6 +30,10 @@ class PackageStore:
     @property
     def parts(self) -> Path:
         return self.root / "part"
+
+    def trusted_key(self, part_id: str) -> Path:
+        """Where the key is kept with which the app of this part signs; another app gives another part."""
+        return self.root / "keys" / f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in part_id)}.pub"
 
     def folder(self, package: PackageConfig, version: str) -> Path:
         name = f"{package.package.replace('/', '-')}-{version.replace('.', '_')}"

@@ -23,9 +23,11 @@ from gleaner.machine.cloud.connection import AppConnection, AppRefused, AppUnrea
 from gleaner.machine.cloud.download import DownloadInterrupted, PackageDamaged, download, unpack
 from gleaner.machine.cloud.package_store import PackageStore
 from gleaner.machine.cloud.reachability import backoff_s
+from gleaner.machine.cloud.seal import Seal, check_seal
 from gleaner.machine.placeholders import PackageLocation
 from gleaner.machine.status import PackageReport, PackageState
 from gleaner.wire.machine_config import CloudConfig, PackageConfig
+from gleaner.wire.package_signature import KEY_FIELD, SIGNATURE_FIELD
 
 _LOG = logging.getLogger("gleaner.cloud.packages")
 
@@ -136,13 +138,17 @@ class PackageManager:
                 kind=entry.config.type,
                 version=entry.version,
                 state=entry.state,
-                error=entry.error,
+                error=entry.error + self._stays(name, entry),
                 bytes_downloaded=entry.bytes_downloaded,
                 total_bytes=entry.total_bytes,
                 last_updated=entry.last_updated,
             )
             for name, entry in self._entries.items()
         ]
+
+    def _stays(self, name: str, entry: _Entry) -> str:
+        current = self._store.current(name) if entry.state is PackageState.FAILED else None
+        return f"; version {current[1]} stays in use" if current is not None and current[1] != entry.version else ""
 
     async def close(self) -> None:
         self._is_closed = True
@@ -194,13 +200,15 @@ class PackageManager:
         )
         response: GetPackageResponse = await self._connection.call(PackageServiceStub, "GetPackage", request)
         version, url = response.package.info.version or package.version, response.package.url
+        said = response.package.info.metadata.fields
+        seal = Seal(said[KEY_FIELD].string_value, said[SIGNATURE_FIELD].string_value)
         folder = self._store.folder(package, version)
         archive = None
         if not self._store.is_complete(folder):
             archive = await asyncio.to_thread(self._fetch, entry, url)
         async with self._disk:
             if archive is not None:
-                await asyncio.to_thread(self._unpack, entry, archive, folder, version)
+                await asyncio.to_thread(self._unpack, entry, archive, folder, version, seal)
             entry.version, entry.folder = version, folder
             entry.become(PackageState.LOADING)
 
@@ -213,10 +221,15 @@ class PackageManager:
         headers = http_credentials(self._cloud) if self._is_app(url) else {}
         return download(url, headers, self._store.parts, tls=self._tls(url), progress=progress, stop=entry.stop)
 
-    def _unpack(self, entry: _Entry, archive: Path, folder: Path, version: str) -> None:
-        """In a worker thread."""
+    def _unpack(self, entry: _Entry, archive: Path, folder: Path, version: str, seal: Seal) -> None:
+        """In a worker thread. Raises PackageDamaged."""
+        check_seal(self._store.trusted_key(self._cloud.id), seal, archive, entry.config.package, version)
         unpack(archive, folder)
         self._store.mark_complete(folder, entry.config, version)
+
+    def follow(self, cloud: CloudConfig) -> None:
+        """What the app has said of its addresses."""
+        self._cloud = cloud
 
     def _is_app(self, url: str) -> bool:
         """The part's secret goes to the app's own host and to nobody else."""

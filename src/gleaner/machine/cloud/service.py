@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,11 @@ class CloudService:
         self._poller.on_restart = self._restart
         self.uploader = PathUploader(self._connection, cloud.id)
         self._logs = LogShipper(self._connection, cloud.id)
-        self._link = Link(cloud, home.socket_path, machine.status, self._notice) if cloud.web_address else None
+        self._socket_path = home.socket_path
+        self._web_address = ""
+        self._link_task: asyncio.Task[None] | None = None
+        self._cloud = cloud
+        self._link: Link | None = None
 
     async def start(self) -> None:
         logging.getLogger().addHandler(self._logs)
@@ -45,15 +50,26 @@ class CloudService:
             )
         self._machine.spawn(self._poller.run(), "configuration from the app")
         self._machine.spawn(self._logs.run(), "logs to the app")
+        self._machine.graph.on_change(self._status_changed)
+        self.packages.on_change = self._status_changed
+        await self.follow(self._cloud)
+
+    async def follow(self, cloud: CloudConfig) -> None:
+        """The HTTP door is the file's, or where the app says that it is; it may move."""
+        self.packages.follow(cloud)
+        if cloud.web_address == self._web_address:
+            return
+        self._web_address = cloud.web_address
+        if self._link_task is not None:
+            self._link_task.cancel()
+            await asyncio.wait([self._link_task])
+        self._link = Link(cloud, self._socket_path, self._machine.status, self._notice)
+        self._link.on_connect = self._app_is_back
+        self._link_task = self._machine.spawn(self._link.run(), "link to the app")
+
+    def _status_changed(self) -> None:
         if self._link is not None:
-            self._machine.graph.on_change(self._link.status_changed)
-            self.packages.on_change = self._link.status_changed
-            self._link.on_connect = self._app_is_back
-            self._machine.spawn(self._link.run(), "link to the app")
-        else:
-            _LOG.warning(
-                "cloud.web_address is missing: the app can configure this machine but not show or drive it live"
-            )
+            self._link.status_changed()
 
     async def stop(self) -> None:
         await self.packages.close()
@@ -69,7 +85,7 @@ class CloudService:
             _LOG.info("the app asks for a restart")
             self._restart()
         elif kind == "sync_now":
-            self._sync_now()
+            self._sync_now(asked=True)
 
     def _restart(self) -> None:
         from gleaner.machine.machine import Exit
@@ -81,11 +97,11 @@ class CloudService:
         self._poller.poke()
         self._sync_now()
 
-    def _sync_now(self) -> None:
+    def _sync_now(self, *, asked: bool = False) -> None:
         for node in self._machine.graph.nodes:
             sync_now = getattr(node.instance, "sync_now", None)
             if node.key.subtype == "data_manager" and sync_now is not None:
-                sync_now()
+                sync_now(asked=asked)
 
     def _is_package_used(self, name: str) -> bool:
         plans = [plan for node in self._machine.graph.nodes for plan in (node.plan, node.target) if plan is not None]

@@ -23,6 +23,8 @@ from viam.resource.registry import Registry
 from viam.resource.types import API
 from viam.utils import dict_to_struct, struct_to_dict
 
+from gleaner.machine.rpc.ml_models import MLMODEL_API, import_mlmodel
+
 
 @dataclass(frozen=True)
 class Route:
@@ -56,6 +58,8 @@ class OpaqueResource:
 def make_resource(api: str, route: Route, on_close: Callable[[], Awaitable[None]]) -> ResourceBase:
     """A client for the API where viam-sdk has one; `on_close` is awaited when the machine is done with it."""
     resource: Any
+    if api == MLMODEL_API:
+        import_mlmodel()
     try:
         registration = Registry.lookup_api(API.from_string(api))
     except ResourceNotFoundError:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from viam.resource.base import ResourceBase
 
 from gleaner.wire.machine_config import CloudConfig, MachineConfig, ResourceConfig
+from gleaner.wire.world_pose import Frames
 
 
 class Attributes(BaseModel):
@@ -32,6 +33,9 @@ class Host(Protocol):
     """Folder that belongs to this machine: capture/, packages/, cached configuration."""
     cloud: CloudConfig | None
     """How to reach the app; None when the machine is used without one."""
+
+    def frames(self) -> Frames:
+        """The places of the components of this machine and of its remotes, by name."""
 
     def resource(self, name: str, subtype: str = "") -> ResourceBase | None:
         """A ready resource by short name (and API subtype such as `camera`), or None."""
@@ -64,6 +68,10 @@ class CaptureMethod:
     params: type[BaseModel] | None = None
 
 
+class NeedsRebuild(Exception):
+    """A running resource cannot take these attributes: it is closed, and a new one is built."""
+
+
 def no_dependencies(_attributes: Any) -> Sequence[str]:
     return ()
 
@@ -88,7 +96,7 @@ class ModelSpec:
     icon: str = ""
     capture: tuple[CaptureMethod, ...] = field(default=())
     reconfigure: Callable[[Any, BuildContext], Awaitable[None]] | None = None
-    """Gives a running resource other attributes; without it, a new one is built. Raises what `build` raises."""
+    """Gives a running resource other attributes; without it, a new one is built. Raises what `build` raises, and NeedsRebuild."""
 
     def load(self) -> ModelSpec:
         """As of a model that is only listed yet."""

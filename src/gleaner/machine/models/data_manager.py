@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gleaner.machine.models.base import Attributes, BuildContext, ModelSpec
 
+if TYPE_CHECKING:
+    from gleaner.machine.capture.manager_settings import ManagerSettings
+
 MILLIS_DEFAULT = 10_000
 INTERVAL_DEFAULT_MINS = 0.1
+YEAR_MINS = 366 * 24 * 60
 
 
 class ControlSensor(BaseModel):
@@ -48,13 +53,22 @@ class Encryption(BaseModel):
         return self
 
 
+NO_MONGO = (
+    "mongo_capture_config has no effect: readings are not written to MongoDB, they are synced to the app. "
+    "Remove it, or copy readings from the app (DataService.ExportTabularData)"
+)
+
+
 class DataManagerAttributes(Attributes):
     """Viam's attributes of the data manager, with Viam's defaults."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     capture_dir: str = Field(
         default="",
         title="Capture folder",
-        description="Where captures wait until they are synced. Empty: the machine's own folder.",
+        description="Where captures wait until they are synced; below the machine's own folder unless it is absolute. "
+        "Empty: capture.",
     )
     capture_disabled: bool = Field(default=False, title="Stop capture", description="Captures nothing at all.")
     sync_disabled: bool = Field(
@@ -63,7 +77,11 @@ class DataManagerAttributes(Attributes):
         description="Captures stay on the machine until sync is asked for by hand.",
     )
     sync_interval_mins: float = Field(
-        default=INTERVAL_DEFAULT_MINS, ge=0, title="Sync interval (minutes)", description="How often captures are sent."
+        default=INTERVAL_DEFAULT_MINS,
+        ge=0,
+        le=YEAR_MINS,
+        title="Sync interval (minutes)",
+        description="How often captures are sent.",
     )
     tags: list[str] = Field(
         default_factory=list, title="Tags", description="Put on everything that this machine captures."
@@ -76,6 +94,7 @@ class DataManagerAttributes(Attributes):
     file_last_modified_millis: int = Field(
         default=MILLIS_DEFAULT,
         ge=0,
+        le=YEAR_MINS * 60_000,
         title="Settle time (ms)",
         description="A file in those folders is sent once it has not changed for so long.",
     )
@@ -139,38 +158,59 @@ class DataManagerAttributes(Attributes):
     mongo_capture_config: dict[str, Any] | None = Field(
         default=None,
         title="MongoDB",
-        description="Not supported: readings are synced to the app, and exported from there.",
+        description="Not supported, and said so in the machine's status: readings are synced to the app, and exported "
+        "from there.",
     )
 
 
 def capture_folder(attributes: DataManagerAttributes, home: Path) -> Path:
-    """An absolute path; `~` is the user's home."""
-    if not attributes.capture_dir:
-        return home / "capture"
-    return Path(attributes.capture_dir).expanduser().absolute()
+    """An absolute path; `~` is the user's home, a relative one lies below the machine's folder."""
+    return (home / Path(attributes.capture_dir or "capture").expanduser()).absolute()
 
 
-async def _build(context: BuildContext) -> Any:
+def sync_folders(paths: Sequence[str], capture: Path, home: Path) -> tuple[str, ...]:
+    """Absolute; relative ones lie below the machine's folder, as `capture_dir`.
+
+    Raises ValueError for one whose files somebody would miss: what is in these folders is sent and deleted.
+    """
+    found = []
+    for text in paths:
+        path = Path(os.path.abspath(home / Path(text).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+        if not text.strip():
+            raise ValueError("additional_sync_paths has an empty path: name a folder, or take the line out")
+        own = home.absolute()
+        if path in (Path.home(), path.parent, own, *capture.parents, *own.parents):
+            raise ValueError(
+                f"additional_sync_paths must not name {path}: its files would be sent and then deleted, and it is the "
+                "home folder, the whole disk, the machine's own folder or holds the captures. Name the folder that your "
+                "program writes into"
+            )
+        found.append(str(path))
+    return tuple(dict.fromkeys(found))
+
+
+async def _settings(context: BuildContext) -> ManagerSettings:
     from gleaner.machine.capture.disk import Marks
     from gleaner.machine.capture.keys import KeySource, load_keyring
-    from gleaner.machine.capture.manager import DataManager
     from gleaner.machine.capture.manager_settings import ManagerSettings
 
     attributes: DataManagerAttributes = context.attributes
-    if attributes.mongo_capture_config is not None:
-        context.log.warning("mongo_capture_config is not supported: readings go to the app only")
+    notes = () if attributes.mongo_capture_config is None else (NO_MONGO,)
+    for note in notes:
+        context.log.warning("%s", note)
     encryption, control = attributes.encryption, attributes.capture_control_sensor
     source = KeySource(**encryption.model_dump()) if encryption else KeySource()
     keyring = await asyncio.to_thread(load_keyring, source, os.environ)
     # Viam's rule: an interval too small to mean anything is the default.
     interval_mins = attributes.sync_interval_mins if attributes.sync_interval_mins >= 0.0001 else INTERVAL_DEFAULT_MINS
-    settings = ManagerSettings(
-        capture_dir=capture_folder(attributes, context.host.home),
+    folder = capture_folder(attributes, context.host.home)
+    return ManagerSettings(
+        capture_dir=folder,
         capture_disabled=attributes.capture_disabled,
         sync_disabled=attributes.sync_disabled,
         sync_interval_s=interval_mins * 60,
         tags=tuple(attributes.tags),
-        additional_sync_paths=tuple(attributes.additional_sync_paths),
+        additional_sync_paths=sync_folders(attributes.additional_sync_paths, folder, context.host.home),
         settle_ms=attributes.file_last_modified_millis or MILLIS_DEFAULT,
         rotate_bytes=attributes.maximum_capture_file_size_bytes or 262_144,
         selective_syncer=attributes.selective_syncer_name,
@@ -179,14 +219,24 @@ async def _build(context: BuildContext) -> Any:
         keyring=keyring,
         control_sensor=control.name if control else "",
         control_key=control.key if control else "",
+        notes=notes,
         marks=Marks(
             attributes.disk_usage_deletion_threshold or Marks.used,
             attributes.capture_dir_deletion_threshold or Marks.captures,
         ),
     )
-    manager = DataManager(context.name, settings, context.log)
+
+
+async def _build(context: BuildContext) -> Any:
+    from gleaner.machine.capture.manager import DataManager
+
+    manager = DataManager(context.name, await _settings(context), context.log)
     await manager.start()
     return manager
+
+
+async def _reconfigure(manager: Any, context: BuildContext) -> None:
+    await manager.reconfigure(await _settings(context))
 
 
 SPEC = ModelSpec(
@@ -196,5 +246,6 @@ SPEC = ModelSpec(
     description="Captures what cameras and sensors say, keeps it safe on the machine and syncs it to the app.",
     attributes=DataManagerAttributes,
     build=_build,
+    reconfigure=_reconfigure,
     icon="database",
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from viam.proto.service.mlmodel import Metadata, TensorInfo
 from viam.services.mlmodel import MLModel
 from viam.utils import dict_to_struct
 
-from gleaner.machine.models.base import Attributes
+from gleaner.machine.models.base import Attributes, BuildContext
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -91,11 +93,53 @@ def check_file(path: str) -> Path:
     return file
 
 
+_TRIALS = 3
+_CHANNELS = (1, 3)
+
+
+def tried(runtime: Runtime, name: str) -> float | None:
+    """Milliseconds of one inference, the median of a few on a grey picture: what a model does before it takes over.
+
+    None if the model does not take one picture of a known size: what else would make sense to it is not known here.
+    Raises ModelLoadProblem when it fails on the picture, or answers with numbers that are none.
+    """
+    if len(runtime.inputs) != 1 or not _is_picture(wanted := runtime.inputs[0]):
+        return None
+    shape = (1, *wanted.shape[1:])
+    grey = np.full(shape, 128, wanted.dtype) if wanted.dtype == "uint8" else np.full(shape, 0.5, wanted.dtype)
+    took_s = []
+    for _ in range(_TRIALS):
+        began_s = time.perf_counter()
+        try:
+            answers = runtime.run({wanted.name: grey})
+        except InferenceProblem as problem:
+            raise ModelLoadProblem(
+                f"{name} fails on a plain grey picture: {problem}; train or deploy it anew"
+            ) from None
+        took_s.append(time.perf_counter() - began_s)
+    for output, answer in answers.items():
+        if answer.dtype.kind == "f" and np.isnan(answer).any():
+            raise ModelLoadProblem(
+                f"{name} answers a plain grey picture with numbers that are none ({output}); train or deploy it anew"
+            )
+    return statistics.median(took_s) * 1000
+
+
+def _is_picture(spec: TensorSpec) -> bool:
+    is_sized = len(spec.shape) == 4 and spec.shape[0] in (-1, 1) and min(spec.shape[1:]) > 0
+    has_channels = is_sized and (spec.shape[3] in _CHANNELS or spec.shape[1] in _CHANNELS)
+    return has_channels and spec.dtype in ("uint8", "float32")
+
+
 class FileModel(MLModel):
     """A viam-sdk ML model on a Runtime; inference happens in one thread of its own."""
 
-    def __init__(self, name: str, runtime: Runtime, label_path: str, log: logging.Logger) -> None:
+    def __init__(
+        self, name: str, runtime: Runtime, label_path: str, log: logging.Logger, latency_ms: float | None = None
+    ) -> None:
+        """`latency_ms`: as `tried` measured it."""
         super().__init__(name)
+        self.latency_ms = latency_ms
         self._runtime = runtime
         self._label_path = label_path
         self._log = log
@@ -132,6 +176,17 @@ class FileModel(MLModel):
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.shutdown, wait=True, cancel_futures=True)
+
+
+def load_model(context: BuildContext, open_runtime: Callable[[], Runtime]) -> FileModel:
+    """Opens the model and asks it once. Raises ModelLoadProblem. Blocks."""
+    attributes: ModelFileAttributes = context.attributes
+    runtime = open_runtime()
+    name = Path(attributes.model_path).name
+    latency_ms = tried(runtime, name)
+    if latency_ms is not None:
+        context.log.info("%s answers in %.2f ms", name, latency_ms)
+    return FileModel(context.name, runtime, attributes.label_path, context.log, latency_ms)
 
 
 def match_tensors(given: Mapping[str, NDArray[Any]], wanted: Sequence[TensorSpec]) -> Tensors:

@@ -20,6 +20,7 @@ from gleaner.machine.models.inference import (
     Tensors,
     TensorSpec,
     check_file,
+    load_model,
 )
 
 _TYPES = {
@@ -79,8 +80,9 @@ def _spec(node: Any, path: str) -> TensorSpec:
 
 async def _build(context: BuildContext) -> FileModel:
     attributes: ModelFileAttributes = context.attributes
-    runtime = await asyncio.to_thread(OnnxRuntime, attributes.model_path, attributes.num_threads)
-    return FileModel(context.name, runtime, attributes.label_path, context.log)
+    return await asyncio.to_thread(
+        load_model, context, lambda: OnnxRuntime(attributes.model_path, attributes.num_threads)
+    )
 
 
 SPEC = ModelSpec(

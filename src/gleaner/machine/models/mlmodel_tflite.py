@@ -20,6 +20,7 @@ from gleaner.machine.models.inference import (
     Tensors,
     TensorSpec,
     check_file,
+    load_model,
 )
 
 
@@ -66,8 +67,9 @@ def _spec(detail: Mapping[str, Any], shape: Any) -> TensorSpec:
 
 async def _build(context: BuildContext) -> FileModel:
     attributes: ModelFileAttributes = context.attributes
-    runtime = await asyncio.to_thread(TfliteRuntime, attributes.model_path, attributes.num_threads)
-    return FileModel(context.name, runtime, attributes.label_path, context.log)
+    return await asyncio.to_thread(
+        load_model, context, lambda: TfliteRuntime(attributes.model_path, attributes.num_threads)
+    )
 
 
 SPEC = ModelSpec(

@@ -1,13 +1,16 @@
-"""A result appears whole under its name or not at all."""
+"""A result appears whole under its name or not at all, and is on the disk by then."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class OutputProblem(Exception):
@@ -28,6 +31,7 @@ def atomic_output(target: Path, force: bool) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _sync(temporary)
         _replace(temporary, target)
     except OSError as error:
         raise OutputProblem(f"{error.filename or target} cannot be written: {error.strerror}") from error
@@ -39,17 +43,50 @@ MANIFEST = "manifest.json"
 """In every folder that an export makes; without it nothing is ever replaced."""
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """Valid JSON whatever a sensor says: numbers that JSON does not have become Protobuf's texts for them."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
+
+
+def _sync(path: Path) -> None:
+    """What was written is on the disk, not only in memory, when this returns. Raises OSError."""
+    if not path.is_dir():
+        _fsync(path)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _fsync(Path(folder, name))
+        _fsync(Path(folder))
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _replace(temporary: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
     if target.is_dir():
         target.rename(old)
     temporary.rename(target)
     _remove(old)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _fsync(target.parent)
 
 
 def _remove(path: Path) -> None:

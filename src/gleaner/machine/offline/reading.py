@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gleaner.machine.capture.at_rest import Keyring, is_encrypted, plain_bytes
 from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES, STATE
-from gleaner.machine.capture.errors import CaptureKeyMissing
+from gleaner.machine.capture.errors import CaptureFromNewer, CaptureKeyMissing
 from gleaner.wire.capture_file import (
     COMPLETE_SUFFIX,
     IN_PROGRESS_SUFFIX,
@@ -157,6 +157,8 @@ def open_capture(path: Path, keyring: Keyring) -> Opened | None:
             return _unreadable(candidate, b"", f"it cannot be read: {error.strerror}")
         try:
             return _opened(candidate, data, read_capture(plain_bytes(data, keyring)))
+        except CaptureFromNewer as newer:
+            return _unreadable(candidate, data, str(newer))
         except CaptureKeyMissing:
             hint = "no key that was given opens it" if keyring.keys else "name its key with --key-file"
             return _unreadable(candidate, data, f"it is encrypted: {hint}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ REASONS = {
     "damaged": "damaged on this disk",
 }
 # What a machine says that is no failure: it is meant to be so.
-_INTENDED = ("no app is configured", "sync is disabled")
+_INTENDED = re.compile("no app is configured|sync is disabled|sync is held back: .* says should_sync: false$")
 _TIMEOUT_S = 5.0
 
 
@@ -60,7 +61,7 @@ class MachineState:
             if c.get("last_error")
         ]
         sync_error = ledger.get("sync_error", "")
-        if sync_error and not sync_error.startswith(_INTENDED):
+        if sync_error and not _INTENDED.match(sync_error):
             found.append(f"sync: {sync_error}")
         if ledger.get("disk", {}).get("state") == "full":
             found.append("the disk is full: nothing more can be captured until there is room")
@@ -94,7 +95,7 @@ def find_home(config: Path | None, home: Path | None) -> Path:
 
 
 def capture_folder(home: Path, config: Path | None) -> Path:
-    """Where a machine that does not run keeps its captures, by the last configuration it had."""
+    """Where a machine that does not run keeps its captures, by the last configuration it had (models/data_manager.py)."""
     for path in [*([config] if config else []), *sorted(home.glob("cached_cloud_config_*.json"))]:
         try:
             parsed = read_config_file(path)
@@ -102,7 +103,7 @@ def capture_folder(home: Path, config: Path | None) -> Path:
             continue
         named = _named_folder(parsed)
         if named:
-            return Path(named).expanduser()
+            return (home / Path(named).expanduser()).absolute()
     return home / "capture"
 
 

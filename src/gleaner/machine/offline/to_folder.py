@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from gleaner.machine.offline.export import Report
-from gleaner.machine.offline.output import MANIFEST, safe_name
+from gleaner.machine.offline.output import MANIFEST, safe_name, to_json
 from gleaner.machine.offline.reading import Opened, Record, iso_ns
 
 FORMAT_VERSION = 1
@@ -52,7 +51,7 @@ class FolderSink:
             line["file"] = Path(self._blobs.write(file, record, record.data)).name
         else:
             line["data"] = record.data
-        self._file(folder).write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file(folder).write(to_json(line) + "\n")
 
     def _file(self, folder: str) -> IO[str]:
         if folder not in self._lines:
@@ -96,4 +95,4 @@ def described(file: Opened, record: Record) -> dict[str, Any]:
 
 def write_manifest(path: Path, kind: str, report: Report) -> None:
     content = {"gleaner_export": FORMAT_VERSION, "format": kind, **asdict(report)}
-    (path / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (path / MANIFEST).write_text(to_json(content, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from mcap.writer import Writer
 
 from gleaner import __version__
 from gleaner.machine.offline.export import Report
-from gleaner.machine.offline.output import safe_name
+from gleaner.machine.offline.output import safe_name, to_json
 from gleaner.machine.offline.reading import Opened, Record
 from gleaner.machine.offline.to_folder import described
 
@@ -60,7 +60,7 @@ class McapSink:
             log_time=record.requested_ns,
             publish_time=record.received_ns,
             sequence=sequence,
-            data=json.dumps(_message(file, record, image), ensure_ascii=False).encode(),
+            data=to_json(_message(file, record, image)).encode(),
         )
 
     def _channel(self, topic: str, file: Opened, record: Record, image: str) -> int:

@@ -7,7 +7,6 @@ field says `gleaner: json`). Rows go to pieces with one schema each; at the end 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gleaner.machine.offline.export import Report
-from gleaner.machine.offline.output import safe_name
+from gleaner.machine.offline.output import safe_name, to_json
 from gleaner.machine.offline.reading import Opened, Record
 from gleaner.machine.offline.to_folder import Blobs, write_manifest
 
@@ -122,7 +121,7 @@ class ParquetSink:
             "time_received": record.received_ns,
             "api": file.api,
             "tags": list(file.tags),
-            "additional_params": json.dumps(dict(file.parameters)) if file.parameters else None,
+            "additional_params": to_json(dict(file.parameters)) if file.parameters else None,
         }
         size = 200
         if isinstance(record.data, bytes):
@@ -188,7 +187,7 @@ def _arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     for column in schema:
         values = [row.get(column.name) for row in rows]
         if column.metadata == _JSON and column.name != "additional_params":
-            values = [None if value is None else json.dumps(value) for value in values]
+            values = [None if value is None else to_json(value) for value in values]
         columns.append(pa.array(values, type=column.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -202,7 +201,7 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         found, was = table.column(column.name), table.schema.field(column.name)
         if column.metadata == _JSON and was.metadata != _JSON:
-            texts = [None if value is None else json.dumps(value) for value in found.to_pylist()]
+            texts = [None if value is None else to_json(value) for value in found.to_pylist()]
             found = pa.chunked_array([pa.array(texts, type=column.type)])
         columns.append(found.cast(column.type))
     return pa.Table.from_arrays(columns, schema=schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from grpclib.client import Channel
 from grpclib.events import SendRequest, listen
 from grpclib.protocol import H2Protocol
 from viam.proto.robot import (
+    FrameSystemConfig,
+    FrameSystemConfigRequest,
     ResourceNamesRequest,
     ResourceRPCSubtypesRequest,
     ResourceRPCSubtypesResponse,
@@ -44,6 +47,7 @@ class RemoteListing:
     """As the other machine names them."""
     services: tuple[tuple[str, str], ...]
     """(gRPC service, API)"""
+    frames: tuple[FrameSystemConfig, ...] = ()
 
 
 class RemoteConnection:
@@ -53,6 +57,7 @@ class RemoteConnection:
         """`trusted` is the PEM of an authority that is trusted besides the system's. Raises RemoteRefuses."""
         self._config = config
         self._owner = f"remote {config.name}"
+        self._log = logging.getLogger(f"gleaner.remote.{config.name}")
         host, port, tls = _address(config)
         context = _tls(config, trusted, host) if tls else None
         self.channel: Channel = _WatchedChannel(host, port, ssl=context, lost=lost)
@@ -82,7 +87,16 @@ class RemoteConnection:
             (each.proto_service, f"{each.subtype.namespace}:{each.subtype.type}:{each.subtype.subtype}")
             for each in subtypes.resource_rpc_subtypes
         ]
-        return RemoteListing(tuple(keys), tuple(services))
+        return RemoteListing(tuple(keys), tuple(services), await self._frames())
+
+    async def _frames(self) -> tuple[FrameSystemConfig, ...]:
+        """None of a machine that has no frame system, or one that it cannot make out itself."""
+        try:
+            answer = await self._call(self._robot.FrameSystemConfig, FrameSystemConfigRequest())
+        except RemoteRefuses as refusal:
+            self._log.debug("no frames: %s", refusal)
+            return ()
+        return tuple(answer.frame_system_configs)
 
     def close(self) -> None:
         self._session.close()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from viam.proto.robot import FrameSystemConfig
+
 from gleaner.machine.foreign.offers import RemoteResource
+from gleaner.machine.remotes.frames import remote_parts
 from gleaner.machine.remotes.remote import Remote
 from gleaner.wire.machine_config import CloudConfig, RemoteConfig
+from gleaner.wire.world_pose import Frames
 
 
 class RemoteManager:
@@ -30,7 +34,9 @@ class RemoteManager:
             if name not in wanted or _dial(wanted[name]) != _dial(remote.config):
                 self._let_go(self._remotes.pop(name))
         for name, config in wanted.items():
-            if name not in self._remotes:
+            if name in self._remotes:
+                self._remotes[name].place(config)
+            else:
                 self._remotes[name] = Remote(config, self._trusted, self._remote_changed)
                 self._remotes[name].start()
 
@@ -50,6 +56,13 @@ class RemoteManager:
     def services(self) -> dict[str, str]:
         return {service: api for remote in self._remotes.values() for service, api in remote.services.items()}
 
+    def parts(self) -> list[FrameSystemConfig]:
+        """Of this machine's frame system. Raises ValueError naming the remote whose frame cannot be read."""
+        return [part for remote in self._remotes.values() for part in remote_parts(remote.config, remote.parts)]
+
+    def frames(self) -> Frames:
+        return {name: frame for remote in self._remotes.values() for name, frame in remote.frames.items()}
+
     def _let_go(self, remote: Remote) -> None:
         task = asyncio.create_task(remote.stop(), name=f"end of remote {remote.config.name}")
         self._ending.add(task)
@@ -61,4 +74,4 @@ class RemoteManager:
 
 def _dial(config: RemoteConfig) -> RemoteConfig:
     """Without what does not concern the connection."""
-    return config.model_copy(update={"service_configs": []})
+    return config.model_copy(update={"service_configs": [], "frame": None})

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
+from viam.proto.robot import FrameSystemConfig
 from viam.resource.base import ResourceBase
 
 from gleaner.machine.foreign.offers import AnyAttributes, RemoteResource
@@ -14,8 +15,10 @@ from gleaner.machine.foreign.resource import ProcessSilent, Route, make_resource
 from gleaner.machine.models.base import BuildContext, ModelSpec
 from gleaner.machine.names import ResourceKey
 from gleaner.machine.remotes.connection import RemoteConnection, RemoteListing, RemoteRefuses
+from gleaner.machine.remotes.frames import remote_frames
 from gleaner.wire.durations import parse_duration_ns
 from gleaner.wire.machine_config import RemoteConfig
+from gleaner.wire.world_pose import Frames
 
 # Source: Viam's documented defaults.
 CHECK_S = 10.0
@@ -33,6 +36,9 @@ class Remote:
         """Why it cannot be used now; empty while it is connected."""
         self.services: Mapping[str, str] = {}
         self.resources: tuple[RemoteResource, ...] = ()
+        self.parts: tuple[FrameSystemConfig, ...] = ()
+        """Of its frame system, as the other machine names them; kept while it is away."""
+        self.frames: Frames = remote_frames(config, ())
         self._trusted = trusted
         self._changed = changed
         self._log = logging.getLogger(f"gleaner.remote.{config.name}")
@@ -41,6 +47,11 @@ class Remote:
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._specs: dict[ResourceKey, ModelSpec] = {}
+
+    def place(self, config: RemoteConfig) -> None:
+        """Follows what does not concern the connection."""
+        self.config = config
+        self.frames = remote_frames(config, self.parts)
 
     def start(self) -> None:
         if self._task is None:
@@ -99,6 +110,8 @@ class Remote:
 
     def _publish(self, connection: RemoteConnection, listing: RemoteListing) -> None:
         self.services = dict(listing.services)
+        self.parts = listing.frames
+        self.frames = remote_frames(self.config, listing.frames)
         self.resources = tuple(
             RemoteResource(here, self.config.name, self._spec(connection, here, there))
             for there in listing.keys

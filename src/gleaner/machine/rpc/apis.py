@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from google.protobuf import descriptor_pool
 from viam.gen.common.v1.common_pb2 import safety_heartbeat_monitored
@@ -12,13 +13,15 @@ from viam.resource.manager import ResourceManager
 from viam.resource.registry import Registry
 
 from gleaner.machine.rpc.data_manager import DATA_MANAGER_API, DATA_MANAGER_SERVICE
+from gleaner.machine.rpc.ml_models import MLMODEL_API, MLModels
 
 # Importing one of these registers its API with viam-sdk.
 _COMPONENTS = (
     "arm audio_in audio_out base board button camera encoder gantry generic gripper input motor "
     "movement_sensor pose_tracker power_sensor sensor servo switch"
 )
-_SERVICES = "discovery generic mlmodel motion navigation slam vision worldstatestore"
+# Not here: mlmodel, see `ml_models.py`.
+_SERVICES = "discovery generic motion navigation slam vision worldstatestore"
 
 
 @cache
@@ -29,15 +32,20 @@ def import_apis() -> None:
         import_module(f"viam.services.{name}")
 
 
+def make_services(resources: ResourceManager) -> dict[str, Any]:
+    """By API, what answers the requests of viam-sdk's own APIs."""
+    import_apis()
+    made = {str(api): one.rpc_service(resources) for api, one in Registry.REGISTERED_APIS().items()}
+    return {**made, MLMODEL_API: MLModels(resources)}
+
+
 @cache
 def service_apis() -> Mapping[str, str]:
     """`viam.component.base.v1.BaseService` → `rdk:component:base`, for everything that this machine can serve."""
-    import_apis()
-    nothing = ResourceManager()
     found = {DATA_MANAGER_SERVICE: DATA_MANAGER_API}
-    for api, registration in Registry.REGISTERED_APIS().items():
-        for path in registration.rpc_service(nothing).__mapping__():
-            found[path.split("/")[1]] = str(api)
+    for api, service in make_services(ResourceManager()).items():
+        for path in service.__mapping__():
+            found[path.split("/")[1]] = api
     return found
 
 

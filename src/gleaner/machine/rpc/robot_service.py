@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,6 +62,7 @@ class RobotContext:
     is_initializing: Callable[[], bool] = lambda: False
     foreign_services: Callable[[], Mapping[str, str]] = dict
     """gRPC service → API of what only modules and remotes have."""
+    remote_parts: Callable[[], Sequence[pb.FrameSystemConfig]] = list
     uploader: PathUploader | None = None
     """None without an app."""
     configured_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -172,7 +173,7 @@ class RobotRPCService(pb.UnimplementedRobotServiceBase):
         self, stream: Stream[pb.FrameSystemConfigRequest, pb.FrameSystemConfigResponse]
     ) -> None:
         await receive(stream)
-        parts = frame_system_parts(self._context.host.config)
+        parts = [*frame_system_parts(self._context.host.config), *self._context.remote_parts()]
         await stream.send_message(pb.FrameSystemConfigResponse(frame_system_configs=parts))
 
     async def ListTunnels(self, stream: Stream[pb.ListTunnelsRequest, pb.ListTunnelsResponse]) -> None:

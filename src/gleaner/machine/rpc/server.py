@@ -8,10 +8,9 @@ from typing import Any
 
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
-from viam.resource.registry import Registry
 from viam.rpc.signaling import SignalingService
 
-from gleaner.machine.rpc.apis import import_apis
+from gleaner.machine.rpc.apis import make_services
 from gleaner.machine.rpc.auth import Authenticator, AuthRPCService
 from gleaner.machine.rpc.data_manager import DataManagerRPCService
 from gleaner.machine.rpc.gate import RequestGate
@@ -29,14 +28,11 @@ class RobotServer:
     """`start_private` once; `configure` with every configuration; `stop` ends both doors and the requests in them."""
 
     def __init__(self, context: RobotContext, authenticator: Authenticator) -> None:
-        import_apis()
         self._context = context
         self._authenticator = authenticator
         resources = GraphResources(context.graph)
         self._gate = RequestGate(context.operations, context.sessions, resources, context.foreign_services)
-        services: list[Any] = [
-            registration.rpc_service(resources) for registration in Registry.REGISTERED_APIS().values()
-        ]
+        services = list(make_services(resources).values())
         services += [
             RobotRPCService(context),
             DataManagerRPCService(resources),

@@ -20,10 +20,12 @@ from gleaner.machine.sync.lanes import Lane, Lanes
 from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.sync_frames import (
     COMPRESSION_HEADER,
+    KINDS_HEADER,
     MAX_FRAME_BYTES,
     ZLIB,
     Ack,
     ClientFrame,
+    EntryKind,
     FrameError,
     Offset,
     PieceAck,
@@ -73,6 +75,7 @@ class Link:
         answer = connection.response
         self.compresses = answer is not None and ZLIB in answer.headers.get(COMPRESSION_HEADER, "")
         """Whether the app has said that it takes compressed entries."""
+        self.keeps_sequences = answer is not None and EntryKind.SEQUENCE in answer.headers.get(KINDS_HEADER, "")
         self.slow_down_message = ""
 
     async def receive(self) -> None:
@@ -99,7 +102,9 @@ class Link:
         await self._lanes.enter(len(message), lane)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        future.add_done_callback(lambda _: self._done(numbered.seq, len(message)))
+        # Numbers only: a frame that hung on the callback would be kept until it is answered, a window full of them.
+        seq, size = numbered.seq, len(message)
+        future.add_done_callback(lambda _: self._done(seq, size))
         try:
             if (wait_s := self._throttle.wait_s(len(message) + _OVERHEAD_BYTES, loop.time())) > 0:
                 await asyncio.sleep(wait_s)
@@ -170,7 +175,7 @@ async def open_link(settings: SyncSettings, flow: Flow, throttle: Throttle) -> A
     try:
         connection = await StraightConnect(
             settings.url,
-            additional_headers={"part_id": settings.part_id, "secret": settings.secret},
+            additional_headers=settings.credentials,
             ssl=tls_context(settings),
             compression=None,
             max_size=MAX_FRAME_BYTES,
@@ -210,6 +215,11 @@ def _why(error: Exception) -> str:
 
 def _status_error(status: int, settings: SyncSettings) -> LinkError:
     if status in (401, 403):
+        if not settings.secret:
+            return Refused(
+                f"the app at {settings.web_address} refuses this machine's API key ({status}): "
+                "use a key with the owner's role on this machine, or a secret from the machine's page"
+            )
         return Refused(
             f"the app at {settings.web_address} refuses this part's secret ({status}): "
             "make a new secret on the machine's page and put it into the machine's configuration"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
-from gleaner.machine.capture.backlog import wait_until_counted
+from gleaner.machine.capture.backlog import wait_until_counted, wait_until_noted
 from gleaner.machine.capture.directory import hour_of, is_binary_path, set_aside_target, write_reason
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import (
@@ -29,7 +29,10 @@ from gleaner.machine.capture.ledger import (
     merged,
     sync_directories,
 )
+from gleaner.machine.capture.ledger_rows import files_row
+from gleaner.machine.capture.other_files import other_roots
 from gleaner.machine.sync.outgoing import Amounts, LocalFile, Outgoing, packed
+from gleaner.machine.sync.problems import Problems
 from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
 from gleaner.machine.sync.sealed import SealedFiles
 from gleaner.machine.sync.settings import SyncSettings
@@ -46,7 +49,6 @@ from gleaner.wire.sync_frames import BATCH_ENTRIES, Entry, EntryKind, Result, St
 
 _HASH_CHUNK = 1024 * 1024
 _KNOWN_HEADERS = 256
-_UNREADABLE_REMEMBERED = 256
 _HEADER_PEEK = 64 * 1024
 _DAMAGED_HINT = "the file was damaged on this machine's disk; the app could not have read it either"
 
@@ -63,6 +65,7 @@ class LocalFiles:
     ) -> None:
         self._settings = settings
         self._root = str(settings.root)
+        self._other_roots = other_roots(settings.root, settings.additional_sync_paths)
         self._store = store
         self._may_leave = False
         self._log = log
@@ -70,14 +73,13 @@ class LocalFiles:
         self._lock = threading.Lock()
         self._gone: list[str] = []
         self._uncounted: list[Change] = []
-        self._immovable: dict[str, None] = {}
-        """Files that the app has and that cannot be removed (read-only disk), or that nobody here has the key of: not
-        tried again and again."""
+        self._immovable: set[int] = set()
+        """Hashes of the paths of files that the app has and that cannot be removed (read-only disk), or that nobody here can
+        open: not tried again and again. (A million paths would be 250 MB.)"""
         self._sealed = SealedFiles(settings.keyring, log)
-        self.problems = 0
-        """How many files could not be sent so far: set aside, or not readable."""
-        self._last_problem = ""
-        self._unreadable: set[str] = set()
+        self.problems = Problems(log)
+        self._doubted: set[str] = set()
+        """Files whose bytes arrived as others once: a second time they are not tried again."""
         self._headers: dict[bytes, bool] = {}
         """Headers of binary captures that were read before; whether they are sealed."""
 
@@ -104,8 +106,10 @@ class LocalFiles:
         while waiting:
             shelf = waiting.popleft()
             for candidate in shelf.files:
-                if candidate.path in self._immovable or candidate.path in taken:
+                if hash(candidate.path) in self._immovable or candidate.path in taken:
                     continue
+                if candidate.kind is EntryKind.SEQUENCE:
+                    candidate = amounts.as_taken(candidate)  # noqa: PLW2901
                 if candidate.size > amounts.small_file_bytes:
                     big.append(candidate)
                 elif (loaded := self.load(candidate)) is not None:
@@ -150,7 +154,7 @@ class LocalFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._note_unreadable(candidate, error)
+            self.problems.unreadable(candidate.path, error)
             return None
         return LocalFile(candidate, self._entry(candidate, path, hasher.hexdigest(), size), 0)
 
@@ -173,8 +177,9 @@ class LocalFiles:
             return content
         try:
             return self._sealed.plain(content)
-        except CaptureKeyMissing:
-            self._immovable[candidate.path] = None
+        except CaptureKeyMissing as missing:
+            self._immovable.add(hash(candidate.path))
+            self.problems.wait(f"key {missing.key_id}", f"captures wait on this machine: {missing}")
         except CaptureFileError as problem:
             is_binary = is_binary_path(self._directory(candidate))
             self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), str(problem), _DAMAGED_HINT)
@@ -184,42 +189,22 @@ class LocalFiles:
         try:
             handle = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            self.problems.readable(candidate.path)
             return None
         except OSError as error:
-            self._note_unreadable(candidate, error)
+            self.problems.unreadable(candidate.path, error)
             return None
         try:
             content = os.read(handle, candidate.size + 1)  # a file that grew is seen by its id or its size
             while len(content) < candidate.size and (more := os.read(handle, candidate.size + 1 - len(content))):
                 content += more
         except OSError as error:
-            self._note_unreadable(candidate, error)
+            self.problems.unreadable(candidate.path, error)
             return None
         finally:
             os.close(handle)
-        if self._unreadable:
-            self._unreadable.discard(candidate.path)
+        self.problems.readable(candidate.path)
         return content
-
-    def _note_unreadable(self, candidate: Candidate, error: OSError) -> None:
-        """It stays and is tried again with every pass; said once for as long as there are such files."""
-        self._note_problem(f"{candidate.path} cannot be read ({error.strerror}): give the machine's user the right to")
-        if not self._unreadable:
-            self._log.warning("%s", self._last_problem)
-        if len(self._unreadable) < _UNREADABLE_REMEMBERED:
-            self._unreadable.add(candidate.path)
-
-    def _note_problem(self, words: str) -> None:
-        self.problems += 1
-        self._last_problem = words
-
-    def words_since(self, problems: int) -> str:
-        """What to say to somebody for whom everything should have been sent since `problems` was read; "" if it was."""
-        count = self.problems - problems
-        if count <= 0:
-            return ""
-        what = "one file was not sent" if count == 1 else f"{count} files were not sent, the last one"
-        return f"{what}: {self._last_problem}"
 
     def _is_tagged(self, directory: str) -> bool:
         """By the header of one capture: a collector gives all its files the same tags. Or by the directory's names."""
@@ -244,7 +229,7 @@ class LocalFiles:
 
     def _sent_path(self, candidate: Candidate) -> str:
         path = candidate.path
-        if candidate.kind is EntryKind.CAPTURE and path.startswith(self._root + "/"):
+        if candidate.kind is not EntryKind.FILE and path.startswith(self._root + "/"):
             path = path[len(self._root) + 1 :]
         # Names that are not UTF-8 travel with replacement characters: the app could not store them otherwise.
         return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
@@ -335,6 +320,9 @@ class LocalFiles:
         again = self.describe(file.candidate)
         if again is None or again.entry.id != file.entry.id:
             return
+        if answer.again:
+            self._keep_doubted(file.candidate.path, answer)
+            return
         reason, message, hint = DropReason.REJECTED, answer.message, answer.hint
         if file.candidate.kind is EntryKind.CAPTURE:
             content = self._content(file.candidate)
@@ -343,22 +331,36 @@ class LocalFiles:
                 reason, message, hint = DropReason.DAMAGED, damage, _DAMAGED_HINT
         self._set_aside(file.candidate, reason, file.records, message, hint)
 
+    def _keep_doubted(self, path: str, answer: Result) -> None:
+        """The app read other bytes than were read here, or computes ids otherwise: no fault of the file, which stays."""
+        words = f"{answer.message}; it stays on this machine. {answer.hint}"
+        self.problems.note(words)
+        if path not in self._doubted:
+            self._doubted.add(path)
+            return
+        self._immovable.add(hash(path))
+        self.problems.wait("id", f"files wait on this machine, the last one: {words}")
+        self._log.error("%s", words)
+
     def _set_aside(self, candidate: Candidate, why: DropReason, records: int, message: str, hint: str) -> None:
         try:
             target = set_aside_target(self._settings.root, Path(candidate.path))
             write_reason(target, message, hint)
         except OSError as error:
-            self._note_problem(f"{candidate.path}: {message} {hint}")
+            self.problems.note(f"{candidate.path}: {message} {hint}")
             self._log.warning("%s cannot be sent (%s) and cannot be set aside: %s", candidate.path, message, error)
-            self._immovable[candidate.path] = None
+            self._immovable.add(hash(candidate.path))
             return
-        self._note_problem(f"{candidate.path}: {message} {hint} (it is in {target.parent} now)")
+        self.problems.note(f"{candidate.path}: {message} {hint} (it is in {target.parent} now)")
         self._log.warning("set %s aside as %s: %s %s", candidate.path, target, message, hint)
         self._let_go([(candidate, str(target), self._change(candidate, Fate.SET_ASIDE, why, records))])
 
     def _change(self, candidate: Candidate, fate: Fate, reason: str, records: int) -> Change | None:
         directory = self._directory(candidate)
-        if candidate.kind is not EntryKind.CAPTURE or not directory:
+        if not directory:
+            root = next((root for root in self._other_roots if candidate.path.startswith(f"{root}/")), "")
+            return Change(files_row(root), fate, reason, 1, 1, candidate.size) if root else None
+        if candidate.kind is not EntryKind.CAPTURE:
             return None
         hour = hour_of(candidate.path[candidate.path.rfind("/") + 1 :])
         return Change(directory, fate, reason, records, 1, candidate.size, hour)
@@ -368,8 +370,8 @@ class LocalFiles:
             return
         departures = [(_leaving(candidate, target), change) for candidate, target, change in done]
         if not self._may_leave:
-            wait_until_counted(self._settings.root)
-            self._may_leave = True
+            wait_until_noted(self._settings.root, self._store)
+            self._may_leave = not self._store.is_counting()
         with self._lock:
             try:
                 self._store.record(self._uncounted, departures, self._gone)
@@ -380,12 +382,13 @@ class LocalFiles:
                     [*self._uncounted, *(change for _, change in departures if change is not None)]
                 )
                 self._log.debug("the ledger cannot be written now: %s", error)
+                wait_until_counted(self._settings.root)  # it could not be told either
             gone: list[str] = []
             for file, _ in departures:
                 try:
                     leave(file)
                 except OSError as error:
-                    self._immovable[file.path] = None
+                    self._immovable.add(hash(file.path))
                     self._log.warning("the app has %s but it cannot be removed: %s", file.path, error)
                     continue
                 gone.append(file.path)

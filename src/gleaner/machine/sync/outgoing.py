@@ -42,6 +42,11 @@ class Amounts:
     batch_bytes: int = BATCH_BYTES
     small_file_bytes: int = SMALL_FILE_BYTES
     compress: bool = False
+    sequences: bool = True
+    """Whether the app knows sequences; one that does not keeps their files."""
+
+    def as_taken(self, candidate: Candidate) -> Candidate:
+        return candidate if self.sequences else replace(candidate, kind=EntryKind.FILE)
 
 
 def packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:

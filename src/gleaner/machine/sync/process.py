@@ -1,8 +1,9 @@
 """The sync process: `python -m gleaner.machine.sync.process`, started by the machine's data manager.
 
 Control is JSON lines. In, on stdin: the SyncSettings first, then `pass`, `poke`, `sync` (id), `upload` (id, path, tags,
-dataset_ids), `limit` (bytes_per_s). Out, on stdout: `status` (connected, error), `pass` (started_ns, sent), `done` (id,
-error), `rate` (files_per_s, bytes_per_s; what the app confirmed lately, while there is something), `log`.
+dataset_ids), `limit` (bytes_per_s), `hold` (held: nothing new goes out but what `sync` and `upload` ask for). Out, on
+stdout: `status` (connected, error), `pass` (started_ns, sent; all that was ready then), `done` (id, error), `rate`
+(files_per_s, bytes_per_s; what the app confirmed lately, while there is something), `log`.
 The end of stdin ends the process: it never outlives the machine. One at a time per capture directory (flock).
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gleaner.machine.capture.backlog import wait_until_counted
+from gleaner.machine.capture.backlog import wait_until_noted
 from gleaner.machine.capture.directory import STATE, SYNC_LOCK_FILE
 from gleaner.machine.capture.ledger import LedgerStore
 from gleaner.machine.sync.backoff import Backoff
@@ -34,6 +35,7 @@ from gleaner.machine.sync.local_files import LocalFiles
 from gleaner.machine.sync.requests import Requests, parse_upload
 from gleaner.machine.sync.sender import Meter, Sender, first_error
 from gleaner.machine.sync.settings import SyncSettings, line
+from gleaner.wire.memory import collect_rarely, give_back_memory, keep_memory
 
 # While the app's host does not answer at all, its port is tried in between, so that nobody waits out a minute of
 # back-off after the app has come back.
@@ -49,6 +51,9 @@ NEW_INTERVAL_S = 5.0
 # A file is complete a little after the time in its name.
 NEW_MARGIN_NS = 2_000_000_000
 RATE_INTERVAL_S = 3.0
+# A few batches on their way from the disk to the socket; given back when the rush is over.
+KEPT_BYTES = 8 << 20
+RUSH_OVER_S = 30.0
 _CONTROL_LINE_BYTES = 4 * 1024 * 1024
 
 
@@ -84,6 +89,11 @@ class SyncProcess:
         self._new_wanted = asyncio.Event()
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
+        self._held = settings.held
+        self._is_asked_for = False
+        """Somebody waits for the pass that runs."""
+        self._was_cut = False
+        """The pass that runs was held back before its end."""
         self._poked = asyncio.Event()
         self._requests = Requests(
             self, self._files, self._reading, lambda number, error: emit(line("done", id=number, error=error))
@@ -98,25 +108,32 @@ class SyncProcess:
 
     async def run(self) -> None:
         """Connects, serves, reconnects, until it is cancelled."""
+        this = asyncio.current_task()
         while True:
             try:
-                async with open_link(self._settings, self._flow, self._throttle) as link:
-                    sender = Sender(link, self._files, self._reading, self._settling, self._log, self._meter)
-                    async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(link.receive())
-                        tasks.create_task(sender.send_big_files())
-                        tasks.create_task(self._pass_loop(sender))
-                        tasks.create_task(self._new_loop(sender))
-                        tasks.create_task(self._tell_rate())
-                        self._note_connected(sender)
+                # A task that fails because it is being cancelled makes its group raise that failure and no
+                # CancelledError. So the groups have a task of their own, and this one knows whether it is to end.
+                await asyncio.create_task(self._serve())
             except LinkError as error:
+                if this is not None and this.cancelling():
+                    raise asyncio.CancelledError from error
                 self._note_lost(error)
-            except BaseExceptionGroup as group:
-                error_in_group = first_error(group)
-                if not isinstance(error_in_group, LinkError):
-                    raise
-                self._note_lost(error_in_group)
             await self._rest()
+
+    async def _serve(self) -> None:
+        """One connection, until it ends; raises LinkError."""
+        async with open_link(self._settings, self._flow, self._throttle) as link:
+            sender = Sender(link, self._files, self._reading, self._settling, self._log, self._meter, self._may_send)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(link.receive())
+                    tasks.create_task(sender.send_big_files())
+                    tasks.create_task(self._pass_loop(sender))
+                    tasks.create_task(self._new_loop(sender))
+                    tasks.create_task(self._tell_rate())
+                    self._note_connected(sender)
+            except BaseExceptionGroup as group:
+                raise first_error(group) from group
 
     def handle(self, command: dict[str, Any]) -> None:
         """One control message from the machine."""
@@ -127,6 +144,9 @@ class SyncProcess:
                     self._new_wanted.set()
             case {"type": "limit", "bytes_per_s": int(bytes_per_s)}:
                 self._flow.limit = self._throttle.bytes_per_s = bytes_per_s
+            case {"type": "hold", "held": bool(held)}:
+                self._held = held
+                self._was_cut = self._was_cut or not self._may_send()
             case {"type": "poke"}:
                 self._poked.set()
                 self._wanted.set()
@@ -148,6 +168,13 @@ class SyncProcess:
         self._wanted.set()
         emit(line("status", connected=True, error=""))
 
+    def _note_problems(self) -> None:
+        """The line is well; what waits nevertheless belongs where its user looks."""
+        words = self._files.problems.words
+        if words != self._error and self.is_connected:
+            self._error = words
+            emit(line("status", connected=True, error=words))
+
     def _note_lost(self, error: LinkError) -> None:
         self._sender = None
         self._connected.clear()
@@ -165,7 +192,8 @@ class SyncProcess:
         unreachable = not await self._answers()
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), min(left, PROBE_INTERVAL_S))
+                async with asyncio.timeout(min(left, PROBE_INTERVAL_S)):
+                    await self._poked.wait()
             if self._poked.is_set():
                 self._poked.clear()
                 self._backoff.reset()
@@ -205,8 +233,15 @@ class SyncProcess:
         self._poked.clear()
         return sender
 
+    @property
+    def is_held(self) -> bool:
+        return self._held
+
     def want_pass(self) -> None:
         self._wanted.set()
+
+    def _may_send(self) -> bool:
+        return self._is_asked_for or not self._held
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -215,28 +250,42 @@ class SyncProcess:
             await self._wanted.wait()
             self._wanted.clear()
             syncs = self._requests.take_syncs()
+            if self._held and not syncs:
+                continue
+            self._is_asked_for, self._was_cut = bool(syncs), False
             started_ns = time.time_ns()
             self._looked_ns = started_ns
             try:
                 sent = await sender.run_pass()
                 self._looked_ns = None
                 if syncs:
-                    await sender.big_files_sent()
-            except LinkError:
-                self._requests.give_back(syncs)  # taken up again by the next link
-                raise
+                    await self._send_big_files(sender)
+                for each in syncs:
+                    if not each.done():
+                        each.set_result(None)
+            finally:
+                self._looked_ns, self._is_asked_for = None, False
+                self._requests.give_back(syncs)  # after a break they are taken up again by the next link
             self.passes += 1
-            emit(line("pass", started_ns=started_ns, sent=sent))
-            for each in syncs:
-                if not each.done():
-                    each.set_result(None)
+            if not self._was_cut:
+                emit(line("pass", started_ns=started_ns, sent=sent))
+            self._note_problems()
+
+    async def _send_big_files(self, sender: Sender) -> None:
+        """All of them, for somebody who waits, also when they are more than a pass remembers."""
+        await sender.big_files_sent()
+        files = -1
+        while sender.left_big_files and self._meter.files > files:
+            files = self._meter.files
+            await sender.run_pass()
+            await sender.big_files_sent()
 
     async def _new_loop(self, sender: Sender) -> None:
         """While a pass works on a backlog, sends what is captured meanwhile before it."""
         while True:
             await self._new_wanted.wait()
             self._new_wanted.clear()
-            if self._looked_ns is None:
+            if self._looked_ns is None or self._held:
                 continue
             now_ns = time.time_ns()
             since_ns, self._looked_ns = self._looked_ns - NEW_MARGIN_NS, now_ns
@@ -244,7 +293,7 @@ class SyncProcess:
             await asyncio.sleep(NEW_INTERVAL_S)
 
     async def _tell_rate(self) -> None:
-        was_sending = True
+        was_sending, quiet_s = True, 0.0
         while True:
             files, size_bytes, began_s = self._meter.files, self._meter.size_bytes, time.monotonic()
             await asyncio.sleep(RATE_INTERVAL_S)
@@ -253,6 +302,9 @@ class SyncProcess:
             bytes_per_s = (self._meter.size_bytes - size_bytes) / seconds
             if files_per_s or was_sending:
                 emit(line("rate", files_per_s=round(files_per_s, 2), bytes_per_s=round(bytes_per_s)))
+            quiet_s = 0.0 if files_per_s else quiet_s + seconds
+            if quiet_s >= RUSH_OVER_S > quiet_s - seconds:
+                await asyncio.get_running_loop().run_in_executor(self._settling, give_back_memory)
             was_sending = files_per_s > 0
 
 
@@ -274,7 +326,7 @@ async def _work(settings: SyncSettings, commands: asyncio.Queue[dict[str, Any]],
     store = LedgerStore(settings.root, durable=True)
     try:
         if store.leaving():
-            await asyncio.to_thread(wait_until_counted, settings.root)
+            await asyncio.to_thread(wait_until_noted, settings.root, store)
             await asyncio.to_thread(store.finish_leaving)
         process = SyncProcess(settings, store, log)
         async with asyncio.TaskGroup() as tasks:
@@ -327,5 +379,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 if __name__ == "__main__":
+    keep_memory(KEPT_BYTES, arenas=1)
+    collect_rarely()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())

@@ -26,6 +26,10 @@ class Line(Protocol):
     @property
     def is_connected(self) -> bool: ...
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is sent but what somebody asks for."""
+
     async def reach(self) -> Sender:
         """Waits for a connection for some seconds. Raises LinkError."""
 
@@ -64,11 +68,11 @@ class Requests:
 
     def take_syncs(self) -> list[asyncio.Future[None]]:
         """Who waits for the pass that begins now: each is done with it, or given back."""
-        taken, self._syncs = self._syncs, []
+        taken, self._syncs = [each for each in self._syncs if not each.done()], []
         return taken
 
     def give_back(self, syncs: list[asyncio.Future[None]]) -> None:
-        """The connection broke: the next pass is theirs."""
+        """Who has no answer yet, because the connection broke: the next pass is theirs."""
         self._syncs = [each for each in syncs if not each.done()] + self._syncs
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -88,7 +92,7 @@ class Requests:
         self._done(number, error)
 
     async def _sync(self) -> str:
-        problems = self._files.problems
+        problems = self._files.problems.count
         await self._line.reach()
         passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._syncs.append(passed)
@@ -99,10 +103,11 @@ class Requests:
                 if not passed.done() and not self._line.is_connected:
                     await self._line.reach()
         except LinkError as error:
-            raise LinkError(f"not everything was sent: {error}; sync goes on by itself") from error
+            later = "ask again, sync is held back" if self._line.is_held else "sync goes on by itself"
+            raise LinkError(f"not everything was sent: {error}; {later}") from error
         finally:
             passed.cancel()
-        return self._files.words_since(problems)
+        return self._files.problems.words_since(problems)
 
     async def _upload(self, upload: Upload) -> str:
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES, file_stem
+from gleaner.machine.capture.listing import oldest_first
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
 from gleaner.wire.sync_frames import EntryKind
 
-# Files come in the order of their names (= times) as far as one gulp of a directory goes.
-GULP = 10_000
 _SEQUENCES = "sequences"
 # Collectors' directories lie at `<api>/<resource>/<method>`.
 _COLLECTOR_DEPTH = 3
+# Its name and its own "."; each directory in it adds one. File systems that do not count (btrfs) say 1.
+_LINKS_OF_A_LEAF = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Look:
 
 @dataclass
 class Shelf:
-    """`files` yields the candidates, oldest first as far as one gulp goes. `path` is "" for other files."""
+    """`files` yields the candidates, oldest first. `path` is "" for other files."""
 
     path: str
     files: Iterator[Candidate]
@@ -64,23 +64,39 @@ def shelves(roots: Iterable[Path], look: Look, is_tagged: Callable[[str], bool])
             found.append(Shelf("", _below(str(root), look), is_tagged(str(root))))
             continue
         rest, collectors = _split(str(root))
-        found += [Shelf(path, _below(path, look), is_tagged(path)) for path in collectors]
+        found += [Shelf(path, _below(path, look), is_tagged(path)) for path in collectors if _may_hold_new(path, look)]
         found.append(Shelf("", _in_directories(rest, look), is_tagged(str(root))))
         found.append(Shelf("", _ended_sequences(str(root), look)))
     return found
 
 
+def _may_hold_new(path: str, look: Look) -> bool:
+    """Not when a directory without others was last changed before: a backlog that waits costs no look at its names."""
+    if not look.since_ns:
+        return True
+    try:
+        status = os.stat(path)  # noqa: PTH116 (text in)
+    except OSError:
+        return False
+    return status.st_mtime_ns >= look.since_ns or status.st_nlink != _LINKS_OF_A_LEAF
+
+
 def _ended_sequences(root: str, look: Look) -> Iterator[Candidate]:
-    """They travel as files: what belongs together is to be kept with what was captured."""
-    for candidate in _in_directory(f"{root}/{_SEQUENCES}", look, []):
+    """Whole as soon as they are there: they come by rename."""
+    for candidate in _in_directory(f"{root}/{_SEQUENCES}", replace(look, settle_ms=0), []):
         if candidate.path.endswith(".seq"):
-            yield candidate
+            yield replace(candidate, kind=EntryKind.SEQUENCE)
 
 
 def candidates(roots: Iterable[Path], now_ns: int, settle_ms: int) -> Iterator[Candidate]:
     """Complete captures, and other files that have rested, one shelf after the other."""
     for shelf in shelves(roots, Look(now_ns, settle_ms), lambda _path: False):
         yield from shelf.files
+
+
+def files_below(root: str) -> Iterator[Candidate]:
+    """What is sent of a folder of other files, now or once it has rested."""
+    return _below(root, Look(0, 0))
 
 
 def distinct_roots(roots: Iterable[Path]) -> list[Path]:
@@ -126,40 +142,44 @@ def _below(path: str, look: Look) -> Iterator[Candidate]:
 
 
 def _in_directory(path: str, look: Look, found: list[str]) -> Iterator[Candidate]:
-    """The candidates of one directory; puts its directories into `found`."""
+    """The candidates of one directory, oldest first; puts its directories into `found`."""
     first_name = look.first_name
+    directories: set[str] = set()
+
+    def is_wanted(entry: os.DirEntry[str]) -> bool:
+        name = entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if _is_searched(entry):
+                directories.add(entry.path)
+            return False
+        # An old capture is passed over before the sort: a backlog costs a look for new files next to nothing.
+        if name.endswith(COMPLETE_SUFFIX):
+            return name >= first_name and entry.is_file(follow_symlinks=False)
+        return not name.endswith(IN_PROGRESS_SUFFIX) and entry.is_file(follow_symlinks=False)
+
     try:
-        with os.scandir(path) as entries:
-            # An old capture is passed over before the sort: a backlog costs a look for new files next to nothing.
-            new = (e for e in entries if e.name >= first_name or not e.name.endswith(COMPLETE_SUFFIX))
-            while gulp := sorted(islice(new, GULP), key=lambda e: e.name):
-                for entry in gulp:
-                    if entry.is_dir(follow_symlinks=False):
-                        if _is_searched(entry):
-                            found.append(entry.path)
-                        continue
-                    candidate = _judge(entry, look)
-                    if candidate is not None:
-                        yield candidate
+        for name in oldest_first(path, is_wanted):
+            candidate = _judge(f"{path}/{name}", look)
+            if candidate is not None:
+                yield candidate
     except OSError:
-        return  # removed while we looked, or unreadable: left alone
+        pass  # removed while we looked, or unreadable: left alone
+    found += sorted(directories, reverse=True)
 
 
-def _judge(entry: os.DirEntry[str], look: Look) -> Candidate | None:
-    if entry.name.endswith(IN_PROGRESS_SUFFIX) or not entry.is_file(follow_symlinks=False):
-        return None
+def _judge(path: str, look: Look) -> Candidate | None:
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = os.lstat(path)
     except OSError:
         return None
-    is_capture = entry.name.endswith(COMPLETE_SUFFIX)
+    is_capture = path.endswith(COMPLETE_SUFFIX)
     modified_ns, settle_ns = status.st_mtime_ns, look.settle_ms * 1_000_000
     age_ns = look.now_ns - modified_ns
     # A time in the future means that a clock was wrong: such a file would never rest, so it counts as rested.
     if not is_capture and (status.st_size == 0 or 0 <= age_ns < settle_ns or modified_ns < look.since_ns - settle_ns):
         return None
     kind = EntryKind.CAPTURE if is_capture else EntryKind.FILE
-    return Candidate(entry.path, kind, status.st_size, modified_ns, min(status.st_ctime_ns, modified_ns), status.st_ino)
+    return Candidate(path, kind, status.st_size, modified_ns, min(status.st_ctime_ns, modified_ns), status.st_ino)
 
 
 def path_tags(path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

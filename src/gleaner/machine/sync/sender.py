@@ -39,10 +39,21 @@ class Meter:
 
 
 class Sender:
-    """Lives as long as one link. Reading and settling have a thread each. All methods raise LinkError."""
+    """Lives as long as one link. Reading and settling have a thread each. All methods raise LinkError.
+
+    Once `may_send` says no, nothing more goes out, in the middle of a pass or of a big file too; what is on its way is
+    settled. `send_file` does not ask.
+    """
 
     def __init__(
-        self, link: Link, files: LocalFiles, reading: Executor, settling: Executor, log: logging.Logger, meter: Meter
+        self,
+        link: Link,
+        files: LocalFiles,
+        reading: Executor,
+        settling: Executor,
+        log: logging.Logger,
+        meter: Meter,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> None:
         self._link = link
         self._files = files
@@ -50,14 +61,18 @@ class Sender:
         self._settler = Settler(files, settling)
         self._log = log
         self._meter = meter
+        self._may_send = may_send
         self._taken: set[str] = set()
         """Small files on their way: another pass must not send them again."""
         self._big: dict[str, Candidate] = {}
         self._big_running: set[str] = set()
         self._big_changed = asyncio.Condition()
+        self.left_big_files = False
+        """The last pass found more big files than are remembered: another one has to look for them."""
 
     async def run_pass(self) -> int:
         """Sends the small files that are ready now and notes the big ones; returns how many the app has confirmed."""
+        self.left_big_files = False
         found = await self._on_disk(self._files.shelves, 0)
         tagged = await self._send_shelves([s for s in found if s.is_tagged], Lane.TAGGED)
         return tagged + await self._send_shelves([s for s in found if not s.is_tagged], Lane.BACKLOG)
@@ -95,27 +110,31 @@ class Sender:
         waiting = deque(found)
         confirmed = 0
 
-        async def exchange(outgoing: Outgoing, answering: asyncio.Future[Answer]) -> None:
+        async def exchange(files: Sequence[LocalFile], size_bytes: int, answering: asyncio.Future[Answer]) -> None:
             nonlocal confirmed
             try:
                 ack = _ack(await self._link.answer(answering))
-                self._meter.size_bytes += outgoing.size_bytes
-                confirmed += await self._settle(outgoing.files, ack.results)
+                self._meter.size_bytes += size_bytes
+                confirmed += await self._settle(files, ack.results)
             finally:
-                self._taken.difference_update(f.candidate.path for f in outgoing.files)
+                self._taken.difference_update(f.candidate.path for f in files)
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._next_batch(waiting))
                 while True:
                     outgoing, big = await reading
+                    if not self._may_send():
+                        self._taken.difference_update(f.candidate.path for f in (outgoing.files if outgoing else ()))
+                        break
                     if outgoing is not None or big:
                         reading = tasks.create_task(self._next_batch(waiting))
                     await self._note_big(big)
                     if outgoing is not None:
                         entries = tuple(file.entry for file in outgoing.files)
                         answering = await self._link.send(Batch(0, entries, outgoing.payloads), lane)
-                        tasks.create_task(exchange(outgoing, answering))
+                        # Without the payloads: a second window full of them would be kept until they are answered.
+                        tasks.create_task(exchange(outgoing.files, outgoing.size_bytes, answering))
                     elif not big:
                         break
         except BaseExceptionGroup as group:
@@ -124,7 +143,7 @@ class Sender:
 
     async def _next_batch(self, waiting: deque[Shelf]) -> tuple[Outgoing | None, list[Candidate]]:
         flow = self._link.flow
-        amounts = Amounts(flow.batch_bytes, flow.small_file_bytes, self._link.compresses)
+        amounts = Amounts(flow.batch_bytes, flow.small_file_bytes, self._link.compresses, self._link.keeps_sequences)
         return await self._on_disk(self._files.next_batch, waiting, amounts, self._taken)
 
     async def _settle(self, files: Sequence[LocalFile], results: Sequence[Result]) -> int:
@@ -140,6 +159,8 @@ class Sender:
             for candidate in found:
                 if len(self._big) < BIG_FILES_REMEMBERED:
                     self._big.setdefault(candidate.path, candidate)
+                else:
+                    self.left_big_files = self.left_big_files or candidate.path not in self._big
             self._big_changed.notify_all()
 
     # --- big files ---------------------------------------------------------------------------------------------------
@@ -151,8 +172,8 @@ class Sender:
                 path, candidate = next((p, c) for p, c in self._big.items() if p not in self._big_running)
                 self._big_running.add(path)
             try:
-                file = await self._on_disk(self._files.describe, candidate)
-                if file is not None:
+                file = await self._on_disk(self._files.describe, candidate) if self._may_send() else None
+                if file is not None and self._may_send():
                     is_tagged = await self._on_disk(self._files.is_tagged, candidate)
                     await self._send_big(file, Lane.BIG_TAGGED if is_tagged else Lane.BIG)
             finally:
@@ -163,13 +184,15 @@ class Sender:
 
     async def _send_big(self, file: LocalFile, lane: Lane) -> None:
         ack = await self._pieces(file, lane)
+        if ack is None and not self._may_send():
+            return  # the app keeps what it has of it, a later pass goes on there
         if ack is None:
             self._log.info("%s changed while it was sent; it is sent again once it rests", file.candidate.path)
             return
         await self._settle([file], ack.results)
 
     async def _pieces(self, file: LocalFile, lane: Lane) -> Ack | None:
-        """Follows the app's word on where to go on, until it has the file. None: the file changed meanwhile."""
+        """Follows the app's word on where to go on, until it has the file. None: the file changed meanwhile, or is held back."""
         answer = await self._link.request(Resume(0, file.entry), min(lane, Lane.TAGGED))
         reached = -1
         while not isinstance(answer, Ack):
@@ -185,13 +208,15 @@ class Sender:
         return answer
 
     async def _stream(self, file: LocalFile, offset: int, lane: Lane) -> Answer | None:
-        """Sends pieces from `offset`; returns the first answer that is not just "go on"."""
+        """Sends pieces from `offset`; returns the first answer that is not just "go on". None: it may not go on."""
         running: deque[asyncio.Future[Answer]] = deque()
         is_last, reached = False, offset
         try:
             while True:
                 # As many as the lanes admit; an answer that has come is looked at before the next piece.
                 while not is_last and len(running) < PIECES_IN_FLIGHT and not (running and running[0].done()):
+                    if lane is not Lane.URGENT and not self._may_send():
+                        return None
                     size = self._link.flow.piece_bytes
                     data = await self._on_disk(self._files.read_piece, file, offset, size)
                     if data is None:

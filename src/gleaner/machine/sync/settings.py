@@ -14,7 +14,7 @@ from gleaner.machine.capture.at_rest import Keyring
 class SyncSettings:
     capture_dir: str
     part_id: str
-    secret: str
+    secret: str = field(repr=False)
     web_address: str
     """`http(s)://host:port` of the app."""
     ca_certificate: str = ""
@@ -27,8 +27,20 @@ class SyncSettings:
     bandwidth_limit: int = 0
     """Bytes a second on the line, all sync together; 0: no limit."""
 
+    key_id: str = ""
+    key: str = field(default="", repr=False)
+    """An API key, for a machine that has no secret."""
+    held: bool = False
+    """Nothing is sent but what somebody asks for, until the machine says otherwise."""
     capture_keys: tuple[str, ...] = field(default=(), repr=False)
     """In hexadecimal: captures that are encrypted on the disk are sent in plain, inside TLS."""
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """As the app's HTTP door takes them."""
+        if self.secret:
+            return {"part_id": self.part_id, "secret": self.secret}
+        return {"part_id": self.part_id, "key_id": self.key_id, "key": self.key}
 
     @property
     def keyring(self) -> Keyring:

@@ -87,6 +87,12 @@ class SyncSupervisor:
         self.settings = replace(self.settings, bandwidth_limit=bytes_per_s)
         self._send(line("limit", bytes_per_s=bytes_per_s))
 
+    def hold(self, held: bool) -> None:
+        """While held, nothing goes out but what `sync` and `upload` ask for; what is on its way may finish."""
+        if held != self.settings.held:
+            self.settings = replace(self.settings, held=held)
+            self._send(line("hold", held=held))
+
     async def sync(self) -> None:
         """Returns when everything that was ready has been sent. Raises SyncFailed."""
         await self._request("sync")
