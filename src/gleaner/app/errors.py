@@ -8,7 +8,10 @@ AppError
 ├── NotFound            no such thing, or not visible to the caller  404 / NOT_FOUND
 ├── Conflict            exists already, or changed meanwhile         409 / ALREADY_EXISTS
 ├── TooLarge            over a stated limit                          413 / RESOURCE_EXHAUSTED
+├── TookTooLong         stopped after a stated time                  504 / DEADLINE_EXCEEDED
+├── Unsupported         this app has no such thing, by design        501 / UNIMPLEMENTED
 └── Unavailable         may work later: retry                        503 / UNAVAILABLE
+    └── DamagedReadings a lake file is damaged; made again from its batches
 """
 
 from __future__ import annotations
@@ -72,5 +75,17 @@ class TooLarge(AppError):
     code, http_status, grpc_status = "too_large", 413, 8
 
 
+class TookTooLong(AppError):
+    code, http_status, grpc_status = "took_too_long", 504, 4
+
+
+class Unsupported(AppError):
+    code, http_status, grpc_status = "unsupported", 501, 12
+
+
 class Unavailable(AppError):
     code, http_status, grpc_status = "unavailable", 503, 14
+
+
+class DamagedReadings(Unavailable):
+    """A lake file that a query read cannot be opened. What it was made of is in other packs (`app/lake/mending.py`)."""

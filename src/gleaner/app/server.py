@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import errno
 import fcntl
 import logging
@@ -14,6 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -22,6 +22,7 @@ from gleaner.app.context import Addresses, AppContext
 from gleaner.app.http.app_factory import create_app
 from gleaner.app.settings import Settings
 from gleaner.app.tls import ServerTls, server_tls
+from gleaner.app.tls_renewal import TlsRenewal, utc_now
 
 if TYPE_CHECKING:
     from grpclib.server import Server as GrpcServer
@@ -31,6 +32,9 @@ log = logging.getLogger("gleaner.app")
 # A sync frame holds at most 16 MiB of payload beside its header.
 _WEBSOCKET_MESSAGE_BYTES = 24 << 20
 _STOP_S = 5
+_ANSWER_S = 1.0
+WEB_ADDRESS_FILE = "web_address"
+"""In the data folder while the app runs: where its pages are."""
 
 
 class CannotStart(Exception):
@@ -43,6 +47,8 @@ class AppServer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.context: AppContext
+        self.renewal: TlsRenewal | None = None
+        """Once started, where TLS is served."""
         self._resources = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -59,7 +65,8 @@ class AppServer:
         stack.enter_context(only_app_of(settings.data_dir))
         web_socket = stack.enter_context(_listen(settings.host, settings.port, "--port"))
         grpc_socket = stack.enter_context(_listen(settings.host, settings.grpc_port, "--grpc-port"))
-        tls = server_tls(settings, _names(settings), dt.datetime.now(dt.UTC))
+        names = _names(settings)
+        tls = server_tls(settings, names, utc_now())
 
         self.context = context = build_context(settings)
         stack.callback(context.workers.shutdown, cancel_futures=True)
@@ -69,11 +76,19 @@ class AppServer:
         await asyncio.to_thread(start_parts, context)
         stack.push_async_callback(asyncio.to_thread, stop_parts, context)
 
-        grpc = await _serve_grpc(context, grpc_socket, tls.context(http2=True) if tls else None)
+        contexts = (tls.context(http2=True), tls.context()) if tls else (None, None)
+        grpc = await _serve_grpc(context, grpc_socket, contexts[0])
         stack.push_async_callback(_close_grpc, grpc)
-        web = _WebServer(context, tls)
+        web = _WebServer(context, tls, contexts[1])
         task = asyncio.create_task(web.serve(sockets=[web_socket]), name="web server")
         stack.push_async_callback(_close_web, web, task)
+        note = settings.data_dir / WEB_ADDRESS_FILE
+        await asyncio.to_thread(note.write_text, context.addresses.web)
+        stack.callback(note.unlink, missing_ok=True)
+        if tls:
+            self.renewal = TlsRenewal(settings, names, tls, [one for one in contexts if one])
+            renewing = asyncio.create_task(self.renewal.run(), name="certificate renewal")
+            stack.push_async_callback(_end, renewing)
 
     async def stop(self) -> None:
         await self._resources.aclose()
@@ -96,7 +111,7 @@ async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[App
 class _WebServer(uvicorn.Server):
     """uvicorn without its own signal handlers: the process has one place for those."""
 
-    def __init__(self, context: AppContext, tls: ServerTls | None) -> None:
+    def __init__(self, context: AppContext, tls: ServerTls | None, tls_context: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
             create_app(context),
             ws="websockets-sansio",
@@ -110,6 +125,8 @@ class _WebServer(uvicorn.Server):
             ssl_certfile=tls.cert_file if tls else None,
             ssl_keyfile=tls.key_file if tls else None,
         )
+        config.load()
+        config.ssl = tls_context  # ours, which can be given another certificate while it serves
         super().__init__(config)
 
     @contextlib.contextmanager
@@ -132,6 +149,11 @@ async def _close_grpc(server: GrpcServer) -> None:
     server.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.wait_closed(), _STOP_S)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _close_web(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
@@ -208,6 +230,17 @@ def _outward_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+
+
+def running_address(data_dir: Path) -> str:
+    """Where the app of this data folder has its pages now; empty if it does not run."""
+    try:
+        address = (data_dir / WEB_ADDRESS_FILE).read_text().strip()
+        parts = urlsplit(address)
+        socket.create_connection((parts.hostname or "", parts.port or 0), _ANSWER_S).close()
+    except (OSError, ValueError):  # none, or left by one that was killed
+        return ""
+    return address
 
 
 def reachable_host(settings: Settings) -> str:

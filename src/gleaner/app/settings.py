@@ -28,12 +28,29 @@ class Settings(BaseModel):
         description="Command that prints the key-encryption key; default: GLEANER_KEY, or data_dir/keys/kek.",
     )
     database_url: str = Field(default="", description="SQLAlchemy URL; default: encrypted SQLite in data_dir.")
+    store: str = Field(
+        default="", description="Where packs lie: `s3://bucket/prefix`, or empty for data_dir/packs. See docs/scale.md."
+    )
+    store_cache_bytes: int = Field(
+        default=128 << 20, ge=0, description="Memory for what was read from a store in S3 lately, in bytes."
+    )
+    background: bool = Field(
+        default=True,
+        description="Whether this process also tidies packs, compacts readings and trains; of several, some should.",
+    )
     owner_email: str = Field(default="owner@localhost", description="E-mail of the owner made on first start.")
     max_bytes_in_flight: int = Field(
         default=64 << 20,
         ge=1 << 20,
         description="Upload bytes held in memory, in bytes, before senders are told to slow down.",
     )
+    query_seconds: float = Field(
+        default=60.0, gt=0, le=3600, description="How long one SQL or MQL query may take, in seconds."
+    )
+    query_memory_mb: int = Field(
+        default=512, ge=64, le=1 << 20, description="Memory of one query, in MB; about 1 GB more for its process."
+    )
+    queries_at_once: int = Field(default=2, ge=1, le=64, description="More wait for their turn, 20 seconds at most.")
 
     @property
     def is_loopback(self) -> bool:

@@ -10,6 +10,10 @@ from pathlib import Path
 import httpx
 from running_app import running_app
 
+from gleaner.app.assembly import build_context
+from gleaner.app.server import prepare_data_dir
+from gleaner.app.settings import Settings
+
 GLEANER = [sys.executable, "-m", "gleaner.cli.main", "app"]
 
 
@@ -62,3 +66,29 @@ def test_lost_metadata_is_rebuilt_so_that_the_owner_sees_the_pictures_again(tmp_
         assert app.client.get("/api/items/facets").json() == before
         machines = app.client.get(f"/api/machines?organization_id={organization}").json()
         assert [one["name"] for one in machines] == ["porch"]
+
+
+def test_a_new_login_link_leads_to_the_app_that_runs_on_that_data(tmp_path: Path) -> None:
+    data = tmp_path / "my data"
+    with running_app(data) as app:
+        for command in (["--data-dir", data, "login-link"], ["login-link", "--data-dir", data]):
+            link = gleaner(*command).stdout.strip()
+            assert link.startswith(f"{app.web}/login?token=")
+            assert httpx.get(link, trust_env=False).status_code == 303
+        used = httpx.get(link, trust_env=False)
+        assert used.status_code == 401
+        assert f"gleaner app login-link --data-dir &#x27;{data}&#x27;" in used.text
+    (data / "web_address").write_text(app.web)  # left by an app that was killed
+    assert gleaner("--data-dir", data, "login-link").stdout.startswith("http://127.0.0.1:8090/login?token=")
+
+
+def test_limits_of_queries_are_the_owners(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, query_seconds=7, query_memory_mb=100, queries_at_once=3)
+    prepare_data_dir(tmp_path)
+    context = build_context(settings)
+    try:
+        assert (context.queries.seconds, context.queries.memory_mb) == (7, 100)
+    finally:
+        context.database.close()
+    refused = gleaner("--query-seconds", "0")
+    assert refused.returncode == 2 and "query-seconds" in refused.stderr

@@ -117,6 +117,61 @@ def test_boxes_are_made_changed_and_removed(app: RunningApp, rows: list[int]) ->
     assert bad.status_code == 400
 
 
+def test_pictures_with_and_without_boxes_are_found_and_counted(app: RunningApp, rows: list[int]) -> None:
+    box = {"label": "moon", "x_min": 0.1, "y_min": 0.1, "x_max": 0.5, "y_max": 0.5, "confidence": 0.4}
+    made = [app.client.post(f"/api/items/{rows[1]}/boxes", json=box).json()["id"] for _ in range(2)]
+    everything = index(app, "")
+    assert index(app, "boxed=boxed") == [rows[1]]
+    assert index(app, "boxed=unboxed") == [row for row in everything if row != rows[1]]
+    facets = app.client.get("/api/items/facets", params={"boxed": "boxed"}).json()
+    assert (facets["total"], facets["unboxed"]) == (1, len(everything) - 1)
+    organization_id = app.client.get("/api/auth/me").json()["organizations"][0]["id"]
+    dataset = app.client.post("/api/datasets", json={"name": "moons", "organization_id": organization_id}).json()
+    app.client.post(f"/api/datasets/{dataset['id']}/items", json={"rows": rows[:3], "action": "add"})
+    app.client.patch(f"/api/items/{rows[1]}/boxes/{made[0]}", json={"confidence": None})
+    found = app.client.get(f"/api/datasets/{dataset['id']}").json()
+    assert found["box_labels"] == [{"label": "moon", "pictures": 1, "boxes": 2, "suggested": 1}]
+    assert found["unboxed"] == 2
+    app.client.delete(f"/api/datasets/{dataset['id']}")
+    for one in made:
+        app.client.delete(f"/api/items/{rows[1]}/boxes/{one}")
+
+
+def test_a_models_boxes_are_settled_in_bulk(app: RunningApp, rows: list[int]) -> None:
+    box = {"label": "moon", "x_min": 0.1, "y_min": 0.1, "x_max": 0.5, "y_max": 0.5}
+    for row, sure in ((rows[0], 0.9), (rows[1], 0.9), (rows[1], 0.3)):
+        app.client.post(f"/api/items/{row}/boxes", json=box | {"confidence": sure})
+    path, of = "/api/items/suggested-boxes", {"filter": {"label": ["moon"]}}
+    assert app.client.post(path, json=of | {"action": "count"}).json() == {"boxes": 3, "pictures": 2}
+    sure = {"action": "accept", "at_least": 0.8}
+    assert app.client.post(path, json=of | sure).json() == {"boxes": 2, "pictures": 2}
+    assert app.client.post(path, json={"rows": rows[:2], "action": "dismiss"}).json() == {"boxes": 1, "pictures": 1}
+    left = [one["boxes"] for one in lookup(app, *rows[:2])]
+    assert [[(b["label"], b["confidence"]) for b in boxes] for boxes in left] == [[("moon", None)]] * 2
+    for bad in ({"at_least": 2}, {"action": "forget"}, {"rows": rows[:1], "filter": {}}):
+        assert app.client.post(path, json=of | {"action": "count"} | bad).status_code == 400
+    for row, boxes in zip(rows[:2], left, strict=True):
+        app.client.delete(f"/api/items/{row}/boxes/{boxes[0]['id']}")
+
+
+def test_a_box_that_is_sent_again_is_the_same_box(app: RunningApp, rows: list[int]) -> None:
+    """A page that lost the answer sends its box again, and undoes a deletion under the same id."""
+    box = {"label": "star", "x_min": 0.1, "y_min": 0.1, "x_max": 0.5, "y_max": 0.5, "confidence": None}
+    path = f"/api/items/{rows[0]}/boxes/5f0c1b5e-1d8a-4b4e-9c55-0d9f6f4a8a01"
+    made = [app.client.put(path, json=box).json() for _ in range(2)]
+    assert lookup(app, rows[0])[0]["boxes"] == [made[0]] == [made[1]]
+    changed = app.client.put(path, json=box | {"label": "moon", "x_max": 0.9}).json()
+    assert lookup(app, rows[0])[0]["boxes"] == [changed]
+    assert changed["label"] == "moon"
+    assert app.client.put(path.replace(f"/{rows[0]}/", f"/{rows[1]}/"), json=box).status_code == 409
+    assert app.client.put(f"/api/items/{rows[0]}/boxes/no%20id", json=box).status_code == 400
+    assert app.client.put(path, json=box | {"x_min": 0.6}).status_code == 400
+    app.client.delete(path)
+    app.client.put(path, json=box)
+    assert lookup(app, rows[0])[0]["boxes"] == [made[0]]
+    app.client.delete(path)
+
+
 @pytest.mark.parametrize(
     ("header", "status", "part"),
     [
@@ -142,6 +197,15 @@ def test_uploaded_pages_never_run_as_ours(app: RunningApp) -> None:
     assert answer.headers["content-disposition"].startswith("attachment")
     assert "sandbox" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_picture_that_ends_too_early_is_stored_with_a_warning(app: RunningApp) -> None:
+    whole = jpeg(7)
+    answer = upload(app, ("whole.jpg", whole + b"a phone's own bytes"), ("cut.jpg", whole[: len(whole) * 2 // 3]))
+    assert answer["failed"] == []
+    warnings = {one["name"]: one["warning"] for one in answer["items"]}
+    assert warnings["whole.jpg"] == ""
+    assert "ends too early" in warnings["cut.jpg"]
 
 
 def test_thumbnails_are_pictures_even_of_broken_ones(app: RunningApp, rows: list[int]) -> None:
@@ -189,3 +253,20 @@ def test_strangers_get_nothing(app: RunningApp, rows: list[int]) -> None:
         for path in ("index", "facets", f"{rows[0]}/thumb", f"{rows[0]}/content"):
             assert stranger.get(f"/api/items/{path}").status_code == 401
         assert stranger.post("/api/items/lookup", json={"rows": rows}).status_code == 401
+
+
+def test_a_thumbnail_is_for_those_who_may_see_it_whoever_asked_before(app: RunningApp, rows: list[int]) -> None:
+    address = f"/api/items/{rows[0]}/thumb"
+    seen = app.client.get(address)
+    assert seen.headers["content-type"] == "image/jpeg" and "immutable" in seen.headers["cache-control"]
+    assert seen.headers["x-content-type-options"] == "nosniff"
+    with httpx.Client(base_url=app.web, trust_env=False) as stranger:
+        assert stranger.get(address).status_code == 401
+        assert stranger.get(address, headers={"cookie": "gleaner_session=made-up"}).status_code == 401
+
+
+def test_near_and_once_are_filters_of_lists_and_counts(app: RunningApp, rows: list[int]) -> None:
+    assert index(app, "once=true") == sorted(rows, reverse=True)
+    assert index(app, f"near={rows[0]}") == [rows[0]]
+    assert app.client.get("/api/items/facets?once=true").json()["total"] == 4
+    assert app.client.get("/api/items/index?near=x").status_code == 400

@@ -17,6 +17,8 @@ from viam.proto.app.datasync import DataCaptureMetadata, DataType, SensorData
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from gleaner.app.errors import AppError, Conflict, InvalidInput, NotFound, PermissionDenied, TooLarge, Unauthenticated
+from gleaner.app.services.items_sync import rejection
 from gleaner.app.services.items_values import ItemFilter
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.ids import capture_id
@@ -32,6 +34,7 @@ from gleaner.wire.sync_frames import (
     Offset,
     Piece,
     PieceAck,
+    Result,
     Resume,
     SlowDown,
     Status,
@@ -123,6 +126,7 @@ def test_changed_bytes_and_damaged_captures_are_rejected_and_block_nothing(app: 
         answer = ask(socket, Batch(1, entries, (good, broken, good)))
     assert isinstance(answer, Ack)
     assert [one.status for one in answer.results] == [Status.STORED, Status.REJECTED, Status.REJECTED]
+    assert [one.again for one in answer.results] == [False, False, True]  # changed bytes say nothing of the file
     assert "capture file" in answer.results[1].message and answer.results[1].hint
     assert "other.capture" in answer.results[2].message
 
@@ -172,7 +176,7 @@ def test_big_file_with_other_bytes_than_its_id_says_is_rejected_and_forgotten(ap
     with syncing(app, part) as socket:
         assert isinstance(ask(socket, Resume(1, wanted)), Offset)
         answer = ask(socket, Piece(2, wanted.id, 0, True, b"xyz"))
-        assert isinstance(answer, Ack) and answer.results[0].status is Status.REJECTED
+        assert isinstance(answer, Ack) and answer.results[0].status is Status.REJECTED and answer.results[0].again
         assert ask(socket, Resume(3, wanted)) == Offset(3, wanted.id, 0)
 
 
@@ -294,3 +298,59 @@ def test_pieces_of_several_files_and_batches_come_all_at_once(app: RunningApp) -
             assert answer.offset > reached.get(answer.id, 0)
             reached[answer.id] = answer.offset
     assert app.context.items.count(app.owner, ItemFilter())[0] == 4
+
+
+def test_a_sequence_in_a_batch_or_in_pieces_is_kept_once_and_no_file(app: RunningApp) -> None:
+    part = app.new_part()
+    resources = [{"resource_name": f"cam{n}", "method_name": "GetImages"} for n in range(3)]
+    times = {"start_time": "2026-03-04T05:06:07.123456Z", "end_time": "2026-03-04T05:06:08Z"}
+    data = json.dumps({**times, "resources": resources, "sequence_tags": ["run"]}, indent=2).encode()
+    broken = data.replace(b"end_time", b"ended")
+
+    def named(name: str, content: bytes) -> Entry:
+        path = f"sequences/{name}.seq"
+        return Entry(capture_id(part[0], path, content), path, len(content), EntryKind.SEQUENCE)
+
+    first, bad, copied = named("a", data), named("b", broken), named("c", data)
+    with syncing(app, part) as socket:
+        assert "sequence" in str(socket.response.headers.get("gleaner-kinds"))  # type: ignore[union-attr]
+        answer = ask(socket, Batch(1, (first, bad), (data, broken)))
+        assert isinstance(answer, Ack)
+        assert [one.status for one in answer.results] == [Status.STORED, Status.REJECTED]
+        assert "end_time is None" in answer.results[1].message
+        assert isinstance(ask(socket, Resume(2, copied)), Offset)
+        again = ask(socket, Piece(3, copied.id, 0, True, data))
+    assert isinstance(again, Ack)
+    assert [one.status for one in again.results] == [Status.DUPLICATE]
+    [kept] = app.context.sequences.page(app.owner, app.organization_id).sequences
+    assert (kept.part_id, kept.covers.tags, len(kept.covers.resources)) == (part[0], ("run",), 3)
+    assert app.context.items.count(app.owner, ItemFilter(part_ids=(part[0],))) == (0, 0)
+
+
+def test_a_part_that_is_deleted_while_it_sends_keeps_its_files(app: RunningApp) -> None:
+    part = app.new_part()
+    data, video = capture(1), entry(part[0], "video.mp4", b"abc")
+    with syncing(app, part) as socket:
+        assert isinstance(ask(socket, Resume(1, video)), Offset)
+        machine = app.context.fleet.part(app.owner, part[0]).machine_id
+        app.context.fleet.delete_machine(app.owner, machine)
+        answer = ask(socket, Piece(2, video.id, 0, True, b"abc"))
+        assert isinstance(answer, Ack)
+        assert answer.results[0].status is Status.REJECTED and answer.results[0].again
+        with pytest.raises(ConnectionClosed, match="There is no part"):
+            ask(socket, Batch(3, (entry(part[0], "a.capture", data),), (data,)))
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (InvalidInput("not a capture"), False),
+        (TooLarge("more than the app takes"), False),
+        (NotFound("no part"), True),
+        (PermissionDenied("may not"), True),
+        (Unauthenticated("secret"), True),
+        (Conflict("in use"), True),
+    ],
+)
+def test_only_what_is_wrong_with_the_bytes_is_said_of_a_file(error: AppError, again: bool) -> None:
+    assert rejection("0" * 32, error) == Result("0" * 32, Status.REJECTED, error.message, error.hint, again)

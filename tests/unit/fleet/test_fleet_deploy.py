@@ -63,6 +63,12 @@ def test_detectors_draw_boxes() -> None:
     [stage] = by_name(config, "components")["cam-shapes"]["attributes"]["pipeline"]
     assert stage["type"] == "detections"
     assert stage["attributes"]["detector_name"] == "shapes-vision"
+    vision = by_name(config, "services")["shapes-vision"]["attributes"]
+    assert vision["default_minimum_confidence"] == 0.05, "the fifty boxes of which most are nothing go to nobody"
+    vision["default_minimum_confidence"] = 0.3
+    again, _ = deployed(config, wish(model_type="object_detection"))
+    kept = by_name(again, "services")["shapes-vision"]["attributes"]
+    assert kept["default_minimum_confidence"] == 0.3, "what a person has set stays"
 
 
 def test_which_camera() -> None:

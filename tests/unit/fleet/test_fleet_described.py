@@ -181,6 +181,22 @@ async def test_training_jobs(web: httpx.AsyncClient, fleet: Fleet) -> None:
     assert good(await web.delete(job)).json() == {}
 
 
+async def test_training_scripts(web: httpx.AsyncClient, fleet: Fleet) -> None:
+    query = {"organization_id": fleet.organization_id}
+    fleet.context.spool.start()
+    for version in ("1.0", "1.1"):
+        sent = {**query, "name": "mine", "version": version}
+        made = good(await web.post("/api/training_jobs/scripts", params=sent, content=b"an archive")).json()
+        assert made["versions"] == [version]
+    (script,) = good(await web.get("/api/training_jobs/scripts", params=query)).json()
+    assert script["name"] == "mine" and script["versions"] == ["1.1", "1.0"]
+    again = await web.post("/api/training_jobs/scripts", params=sent, content=b"an archive")
+    assert again.status_code == 409
+    body = {"dataset_id": "none", "script": "mine", "model_name": "m", "arguments": {"--x": "1"}}
+    refused = await web.post("/api/training_jobs/custom", params=query, json=body)
+    assert refused.status_code == 400 and "'--x' cannot be an argument" in refused.json()["error"]["message"]
+
+
 async def test_models_trained_and_uploaded(web: httpx.AsyncClient, fleet: Fleet) -> None:
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:

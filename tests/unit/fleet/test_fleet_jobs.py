@@ -22,7 +22,8 @@ from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event
 from gleaner.app.services import job_runner
 from gleaner.app.services.job_runner import TrainingRun, kill_leftover
-from gleaner.app.services.jobs import TrainingRequest, TrainingService
+from gleaner.app.services.jobs import TrainingService
+from gleaner.app.services.jobs_request import TrainingRequest
 from gleaner.app.services.jobs_store import ENDED, Job, JobStore, Status
 
 PRELUDE = """
@@ -149,6 +150,51 @@ def test_a_good_run_becomes_a_model(training: Training, tmp_path: Path) -> None:
     assert last[-1] == "completed"
 
 
+COMPARED = """
+before = settings["previous_version"]
+assert (run / "previous" / "model.onnx").is_file() == bool(before)
+compared = {"version": before, "pictures": 40, "right_before": 38, "right_now": 30, "verdict": "worse"}
+summary = {"accuracy": 0.75, "suggested_threshold": 0.5}
+(out / "report.json").write_text(json.dumps({"format": 1, "summary": summary, "compared": compared if before else None}))
+for name in ("model.onnx", "labels.txt", "split.json"):
+    (out / name).write_text(name)
+say("done")
+"""
+
+
+def test_a_version_that_did_worse_is_held_back_until_somebody_releases_it(training: Training) -> None:
+    packages, owner, organization = (
+        training.fleet.context.packages,
+        training.fleet.owner,
+        training.fleet.organization_id,
+    )
+    training.script(COMPARED)
+    first, second = (training.wait(training.submit()) for _ in range(2))
+    assert [first.status, second.status] == [Status.COMPLETED] * 2
+    [model] = training.fleet.context.ml_models.listed(owner, organization)
+    assert [(one["version"], one["held"]) for one in model["versions"]] == [
+        (second.model_version, True),
+        (first.model_version, False),
+    ]
+    assert model["versions"][0]["compared"]["version"] == first.model_version
+    assert packages.latest_version(organization, "m") == first.model_version
+    third = training.wait(training.submit())
+    newest = packages.find(organization, "m", third.model_version)
+    assert newest is not None and newest.compared is not None
+    assert newest.compared["version"] == first.model_version, "compared with what machines have"
+
+    training.fleet.context.fleet.put_config(owner, training.fleet.part_id, {}, None)
+    deploy = training.fleet.context.deploy
+    with pytest.raises(Conflict, match="30 of 40 test pictures right, 38 before"):
+        deploy.deploy(owner, training.fleet.part_id, "m", second.model_version)
+    made = deploy.deploy(owner, training.fleet.part_id, "m")
+    assert (made.wanted_version, made.version) == ("latest", first.model_version)
+    made = deploy.deploy(owner, training.fleet.part_id, "m", second.model_version, even_if_worse=True)
+    assert made.version == second.model_version
+    packages.release(owner, organization, "m", third.model_version)
+    assert packages.latest_version(organization, "m") == third.model_version
+
+
 def test_the_run_gets_everything_it_depends_on_and_no_secret(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +216,7 @@ def test_the_run_gets_everything_it_depends_on_and_no_secret(
         "model_version": job.model_version,
         "dataset_hash": "abcdef0123",
         "threads": 0,
+        "previous_version": "",
     }
     assert "GLEANER_KEY" not in environment
     assert mode == "0o700"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from viam.proto.app.datasync import DataType, SensorData, UploadMetadata
 
 from gleaner.app.caller import Caller, CallerKind, Grant, Role
@@ -17,13 +18,18 @@ from gleaner.app.services.datasets import DatasetService
 from gleaner.app.services.fleet_values import Place
 from gleaner.app.services.items import ItemService
 from gleaner.app.services.readings import ReadingService
+from gleaner.app.store import deletions
 from gleaner.app.store.ingest import Ingest, Receipt
+from gleaner.app.store.object_store import Objects
 from gleaner.app.store.objects import LocalObjects
 from gleaner.app.store.packs import PackStore
 from gleaner.app.store.payload import MemoryPayload
 from gleaner.app.store.records import Upload
 from gleaner.app.store.spool import Spool
 from gleaner.app.store.uploads import from_file, from_sensor_contents
+
+#: Of a test that takes `store`. Not all of them: what packs hold is the same wherever they lie.
+also_in_a_bucket = pytest.mark.parametrize("store", ["sqlite", "postgresql", "s3"], indirect=True)
 
 NOW_NS = 1_790_000_000 * 1_000_000_000
 PLACE = Place("part-1", "rover-main", "machine-1", "rover", "location-1", "Lab", "org-1")
@@ -73,14 +79,24 @@ class Store:
     def pack_names(self) -> list[str]:
         return sorted(self.packs.objects.names())
 
+    def upload_packs(self) -> list[str]:
+        """Without those that hold only notes of deletions."""
+        return [name for name in self.pack_names() if not self._is_note(name)]
 
-def open_store(folder: Path) -> Store:
+    def _is_note(self, name: str) -> bool:
+        _, found = self.packs.scan(name, check_bodies=False)
+        return bool(found) and all(record.header["record"] == deletions.RECORD for record in found)
+
+
+def open_store(folder: Path, database_url: str = "", objects: Objects | None = None) -> Store:
     clock = Clock()
     keys = Keys.open(folder, {})
-    database = Database.sqlite(folder / "metadata.db", keys.database)
+    database = (
+        Database.from_url(database_url) if database_url else Database.sqlite(folder / "metadata.db", keys.database)
+    )
     database.create_tables()
     events = EventBus()
-    packs = PackStore(LocalObjects(folder / "packs"), database, keys)
+    packs = PackStore(objects or LocalObjects(folder / "packs"), database, keys)
     spool = Spool(folder / "spool", keys)
     spool.start()
     ingest = Ingest(packs, database, events, clock_ns=clock)

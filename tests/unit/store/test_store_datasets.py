@@ -7,7 +7,7 @@ import pytest
 from store_fixtures import FOREIGN_PLACE, OPERATOR, OWNER, Store, picture, text_file
 
 from gleaner.app.errors import Conflict, InvalidInput, NotFound, PermissionDenied
-from gleaner.app.services.items_values import ItemFilter, Selection
+from gleaner.app.services.items_values import ItemFilter, Selection, Settle, Settled, Suggested
 from gleaner.app.store.records import Box
 
 
@@ -144,3 +144,59 @@ def test_check_for_detection_counts_boxes(store: Store, dataset: str) -> None:
         store.items.add_box(OWNER, row, Box("ring", 0.1, 0.2, 0.3, 0.4))
     found = store.datasets.check(OWNER, dataset, [], "object_detection")
     assert found["counts"] == [{"label": "ring", "count": 1}]
+
+
+def test_check_for_detection_leaves_out_what_nobody_has_accepted(store: Store, dataset: str) -> None:
+    row = store.items.rows(OWNER, ItemFilter(tags=("circle",)))[0]
+    store.items.add_box(OWNER, row, Box("ring", 0.5, 0.2, 0.6, 0.4))
+    made = store.items.add_box(OWNER, row, Box("ring", 0.1, 0.2, 0.3, 0.4, 0.8))
+    found = store.datasets.check(OWNER, dataset, [], "object_detection")
+    assert (found["waiting"], found["untagged"]) == (1, 6)
+    assert found["counts"] == [{"label": "ring", "count": 0}]
+    said = "1 picture is left out: a box of it is a model's that nobody has accepted."
+    assert found["warnings"][0]["message"] == said
+    store.items.update_box(OWNER, row, made.id, confidence=None)
+    found = store.datasets.check(OWNER, dataset, ["ring"], "object_detection")
+    assert (found["waiting"], found["counts"]) == (0, [{"label": "ring", "count": 1}])
+    assert not [one for one in found["warnings"] if "accepted" in one["message"]]
+
+
+def test_a_version_says_which_boxes_are_a_models(store: Store, dataset: str, tmp_path: Path) -> None:
+    row = store.items.rows(OWNER, ItemFilter(tags=("circle",)))[0]
+    store.items.add_box(OWNER, row, Box("ring", 0.1, 0.2, 0.3, 0.4))
+    made = store.items.add_box(OWNER, row, Box("ring", 0.5, 0.2, 0.6, 0.4, 0.8))
+    before = store.datasets.create_version(OWNER, dataset)
+    store.items.update_box(OWNER, row, made.id, confidence=None)
+    after = store.datasets.create_version(OWNER, dataset)
+    assert (before.version, after.version) == (1, 2)
+    for version, expected in ((before, [None, 0.8]), (after, [None, None])):
+        folder = tmp_path / str(version.version)
+        store.datasets.materialize_version(version.id, folder)
+        lines = map(json.loads, (folder / "dataset.jsonl").read_text().splitlines())
+        assert [box.get("confidence") for line in lines for box in line["bounding_box_annotations"]] == expected
+
+
+def test_a_models_boxes_are_accepted_and_dismissed_by_confidence(store: Store, dataset: str) -> None:
+    row = store.items.rows(OWNER, ItemFilter(tags=("circle",)))[0]
+    drawn = store.items.add_box(OWNER, row, Box("ring", 0.1, 0.2, 0.3, 0.4))
+    for n, (label, sure) in enumerate((("ring", 0.9), ("ring", 0.5), ("cup", 0.95), ("ring", 0.2))):
+        store.items.add_box(OWNER, row, Box(label, 0.1 * n, 0.5, 0.1 * n + 0.1, 0.9, sure))
+    of_dataset = Selection(filter=ItemFilter(dataset_ids=(dataset,)))
+
+    def settle(which: Suggested, to: Settle) -> Settled:
+        return store.items.settle_boxes(OWNER, of_dataset, which, to)
+
+    def left() -> list[float]:
+        (item,) = store.items.lookup(OWNER, [row])
+        return sorted(one.box.confidence for one in item.boxes if one.box.confidence is not None)
+
+    assert settle(Suggested(at_least=0.5), Settle.COUNT) == Settled(3, 1)
+    assert left() == [0.2, 0.5, 0.9, 0.95]
+    assert settle(Suggested(("ring",), at_least=0.5), Settle.ACCEPT) == Settled(2, 1)
+    assert left() == [0.2, 0.95]
+    assert settle(Suggested(below=0.95), Settle.DISMISS) == Settled(1, 1)
+    assert left() == [0.95]
+    (item,) = store.items.lookup(OWNER, [row])
+    assert len(item.boxes) == 4 and drawn in item.boxes
+    with pytest.raises(PermissionDenied):
+        store.items.settle_boxes(OPERATOR, of_dataset, Suggested(), Settle.ACCEPT)

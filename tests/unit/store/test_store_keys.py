@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gleaner.app.keys import KeyProblem, Keys
+from gleaner.app.keys import KeyProblem, Keys, new_kek
 
 KEY = "ab" * 32
 
@@ -63,3 +63,41 @@ def test_wrapped_keys_open_for_their_purpose_only(tmp_path: Path) -> None:
     assert keys.unwrap(wrapped, "pack") == b"k" * 32
     with pytest.raises(KeyProblem):
         keys.unwrap(wrapped, "spool")
+
+
+def test_a_new_key_opens_what_earlier_ones_protect_and_they_open_nothing_new(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = Keys.open(data, {})
+    old_kek = (data / "keys" / "kek").read_text()
+    wrapped = first.wrap(b"k" * 32, "pack")
+    for _ in range(2):
+        current = Keys.open(data, {})
+        current.rotated(data, new_kek()).take_over(data)
+    opened = Keys.open(data, {})
+    assert (opened.database, opened.tokens) == (first.database, first.tokens)
+    assert opened.unwrap(wrapped, "pack") == b"k" * 32
+    assert opened.kek_id != first.kek_id
+    with pytest.raises(KeyProblem, match="another key-encryption key"):
+        Keys.open(data, {"GLEANER_KEY": old_kek})
+    with pytest.raises(KeyProblem):
+        first.unwrap(opened.wrap(b"k" * 32, "pack"), "pack")
+
+
+def test_a_rotation_cut_off_at_any_step_leaves_a_key_that_opens_everything(tmp_path: Path) -> None:
+    first = Keys.open(tmp_path, {})
+    second = first.rotated(tmp_path, new_kek())  # killed before the new one took over
+    assert Keys.open(tmp_path, {}).database == first.database
+    second.take_over(tmp_path)
+    assert Keys.open(tmp_path, {}) == second
+    assert Keys.open(tmp_path, {}).database == first.database
+
+
+def test_a_key_can_come_back(tmp_path: Path) -> None:
+    keys = Keys.open(tmp_path, {"GLEANER_KEY": KEY})
+    wrapped = keys.wrap(b"k" * 32, "pack")
+    keys.rotated(tmp_path, bytes.fromhex("cd" * 32))
+    keys = Keys.open(tmp_path, {"GLEANER_KEY": "cd" * 32})
+    between = keys.wrap(b"m" * 32, "pack")
+    keys.rotated(tmp_path, bytes.fromhex(KEY))
+    keys = Keys.open(tmp_path, {"GLEANER_KEY": KEY})
+    assert (keys.unwrap(wrapped, "pack"), keys.unwrap(between, "pack")) == (b"k" * 32, b"m" * 32)

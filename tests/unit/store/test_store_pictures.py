@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from store_fixtures import OWNER, Store, picture, text_file
+from store_fixtures import OWNER, Store, also_in_a_bucket, picture, text_file
 
 from gleaner.app.errors import InvalidInput, NotFound
 from gleaner.app.services.items_values import Selection
@@ -83,6 +84,24 @@ def test_thumbnail_fits_its_box(
     assert size_of(thumbnails.get(OWNER, receipt.row)) == expected
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_thumbnail_is_turned_as_the_browser_turns_the_picture(
+    store: Store, thumbnails: Thumbnails, orientation: int
+) -> None:
+    """Stored with four quarters of different colours; a page lays boxes over the thumbnail as over the picture."""
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[:, :80, 0] = pixels[:, 80:, 2] = 255
+    pixels[:60, :, 1] = 255
+    jpeg = bytes(cv2.imencode(".jpg", pixels)[1])
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + struct.pack(">HHI", orientation, 0, 0)
+    file = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    (receipt,) = store.add(picture(1, content=file))
+    shown = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)  # OpenCV turns it, too
+    made = cv2.imdecode(np.frombuffer(thumbnails.get(OWNER, receipt.row), np.uint8), cv2.IMREAD_COLOR)
+    assert made.shape == shown.shape
+    assert np.abs(shown[10, 10].astype(int) - made[10, 10]).max() < 40
+
+
 def test_thumbnails_are_kept_over_restarts_and_encrypted(store: Store, thumbnails: Thumbnails) -> None:
     receipts = store.add(*(picture(n, content=encoded(".jpg", 640, 480) + bytes([n])) for n in range(3)))
     made = [thumbnails.get(OWNER, one.row) for one in receipts]
@@ -95,6 +114,7 @@ def test_thumbnails_are_kept_over_restarts_and_encrypted(store: Store, thumbnail
     assert [fresh.get(OWNER, one.row) for one in receipts] == made
 
 
+@also_in_a_bucket
 def test_lost_thumbnail_pack_is_made_again(store: Store, thumbnails: Thumbnails) -> None:
     [receipt] = store.add(picture(1, content=encoded(".jpg", 640, 480)))
     before = set(store.pack_names())
@@ -121,3 +141,8 @@ def test_files_and_deleted_pictures_have_none(store: Store, thumbnails: Thumbnai
     store.items.delete(OWNER, Selection(rows=(gone.row,)))
     with pytest.raises(NotFound):
         thumbnails.get(OWNER, gone.row)
+
+
+def test_a_size_no_picture_has_is_no_size() -> None:
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (2**31).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    assert picture_size(head, "image/png") == (0, 0)

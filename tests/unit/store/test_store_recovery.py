@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import sqlalchemy as sa
-from store_fixtures import NOW_NS, OWNER, Store, picture, readings
+from store_fixtures import NOW_NS, OWNER, Store, also_in_a_bucket, picture, readings
 
 from gleaner.app.database import Database
 from gleaner.app.services.items_read import ItemReader
-from gleaner.app.services.items_values import ItemFilter, Selection
-from gleaner.app.store import tables as t
-from gleaner.app.store.cleaning import KEEP_DELETED_S, Cleaner
+from gleaner.app.services.items_values import ItemFilter
 from gleaner.app.store.packs import PackRecord, PackStore
 from gleaner.app.store.recovery import adopt_orphans, rebuild
 
@@ -18,6 +15,7 @@ def write_orphan(store: Store, *numbers: int) -> None:
     store.packs.write([PackRecord(u.info.stamped(NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
 
 
+@also_in_a_bucket
 def test_orphan_pack_is_adopted_with_everything_it_says(store: Store) -> None:
     write_orphan(store, 1, 2)
     assert adopt_orphans(store.packs, store.database).records == 2
@@ -28,6 +26,7 @@ def test_orphan_pack_is_adopted_with_everything_it_says(store: Store) -> None:
     assert store.add(picture(1))[0].is_duplicate
 
 
+@also_in_a_bucket
 def test_orphan_that_holds_nothing_new_is_removed(store: Store) -> None:
     store.add(picture(1))
     write_orphan(store, 1)
@@ -45,6 +44,7 @@ def test_torn_orphan_gives_its_whole_records(store: Store) -> None:
     assert adopt_orphans(store.packs, store.database).records == 1
 
 
+@also_in_a_bucket
 def test_index_is_rebuilt_from_packs_with_the_same_ids(store: Store) -> None:
     receipts = store.add(*(picture(n, tags=("red",)) for n in range(30)), readings(0, 5))
     database = Database.sqlite(store.folder / "new.db", store.keys.database)
@@ -56,46 +56,3 @@ def test_index_is_rebuilt_from_packs_with_the_same_ids(store: Store) -> None:
     items = ItemReader(database, packs).page(OWNER, ItemFilter(tags=("red",)), limit=100).items
     assert {item.binary_data_id for item in items} == {one.binary_data_id for one in receipts[:30]}
     database.close()
-
-
-def test_deleted_bytes_are_freed_after_a_day_and_their_neighbours_stay(store: Store) -> None:
-    write_orphan(store, 1, 2, 3)  # three in one pack
-    adopt_orphans(store.packs, store.database)
-    rows = store.items.rows(OWNER, ItemFilter())
-    cleaner = Cleaner(store.database, store.packs, store.clock)
-    store.items.delete(OWNER, Selection(rows=(rows[0],)))
-    assert cleaner.clean().items == 0
-    [before] = store.pack_names()
-
-    store.clock.advance(KEEP_DELETED_S + 1)
-    cleaned = cleaner.clean()
-    assert (cleaned.items, cleaned.packs_rewritten) == (1, 1)
-    [after] = store.pack_names()
-    assert after != before
-    contents = {store.items.content(OWNER, row).all() for row in rows[1:]}
-    assert len(contents) == 2
-    # The freed one is remembered: the machine's next sending is a duplicate.
-    assert all(receipt.is_duplicate for receipt in store.add(picture(1), picture(2), picture(3)))
-
-    store.items.delete(OWNER, Selection(filter=ItemFilter()))
-    store.clock.advance(KEEP_DELETED_S + 1)
-    assert cleaner.clean().packs_removed == 1
-    assert store.pack_names() == []
-    with store.database.read() as db:
-        assert db.scalar(sa.select(sa.func.count()).select_from(t.pack)) == 0
-
-
-def test_rewriting_that_a_crash_cut_off_leaves_nothing_behind(store: Store) -> None:
-    write_orphan(store, 1, 2)
-    adopt_orphans(store.packs, store.database)
-    rows = store.items.rows(OWNER, ItemFilter())
-    store.items.delete(OWNER, Selection(rows=(rows[0],)))
-    store.clock.advance(KEEP_DELETED_S + 1)
-    deleted: list[str] = []
-    store.packs.delete = deleted.append  # type: ignore[method-assign]
-    Cleaner(store.database, store.packs, store.clock).clean()  # killed before it removed the old pack
-    del store.packs.delete  # type: ignore[method-assign]
-    assert len(store.pack_names()) == 2
-    adopt_orphans(store.packs, store.database)
-    assert len(store.pack_names()) == 1 and deleted[0] not in store.pack_names()
-    assert store.items.content(OWNER, rows[1]).all()

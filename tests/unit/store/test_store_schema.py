@@ -25,6 +25,35 @@ def test_opening_again_changes_nothing(store: Store) -> None:
         assert db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == SCHEMA_VERSION
 
 
+def test_data_of_the_first_schema_is_brought_to_this_one(store: Store) -> None:
+    with store.database.write() as db:
+        for statement in (
+            "DROP TABLE item_hash",
+            "DROP TABLE item_embedding",
+            "DROP TABLE saved_view",
+            "DROP INDEX item_by_name",
+            "DROP TABLE lake_file",
+            "DROP INDEX readings_waiting",
+            "DROP INDEX readings_by_lake",
+            "ALTER TABLE readings_batch DROP COLUMN lake_id",
+            "DROP TABLE dataset_sequence",
+            "DROP TABLE sequence",
+            "ALTER TABLE dataset DROP COLUMN type",
+            "ALTER TABLE training_job DROP COLUMN script",
+            "INSERT INTO dataset (id, organization_id, name, created_ns) VALUES ('a', 'o', 'n', 1)",
+            "UPDATE alembic_version SET version_num = '0001'",
+        ):
+            db.exec_driver_sql(statement)
+    store.database.create_tables()
+    with store.database.read() as db:
+        assert db.exec_driver_sql("SELECT type FROM dataset").scalar_one() == "binary"
+        assert db.exec_driver_sql("SELECT count(*) FROM sequence").scalar_one() == 0
+        assert db.exec_driver_sql("SELECT count(*) FROM item_hash").scalar_one() == 0
+        assert db.exec_driver_sql("SELECT count(script) FROM training_job").scalar_one() == 0
+        assert db.exec_driver_sql("SELECT count(lake_id) FROM readings_batch").scalar_one() == 0
+        assert db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == SCHEMA_VERSION
+
+
 def test_data_of_a_newer_version_is_refused(store: Store) -> None:
     with store.database.write() as db:
         db.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -32,6 +61,7 @@ def test_data_of_a_newer_version_is_refused(store: Store) -> None:
         store.database.create_tables()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_metadata_is_encrypted(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "metadata.db").read_bytes().startswith(b"SQLite")
     wrong = Database.sqlite(tmp_path / "metadata.db", bytes(32))
@@ -44,7 +74,7 @@ def test_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
     database = Database.sqlite(tmp_path / "m.db", Keys.open(tmp_path, {}).database)
     database.create_tables()
     with database.write() as writer:
-        writer.exec_driver_sql("INSERT INTO dataset VALUES ('a', 'o', 'n', 1)")
+        writer.exec_driver_sql("INSERT INTO dataset (id, organization_id, name, created_ns) VALUES ('a', 'o', 'n', 1)")
         with database.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM dataset").scalar_one() == 0
     with database.read() as reader:

@@ -12,6 +12,7 @@ from gleaner import __version__
 from gleaner.app.context import AppContext
 from gleaner.app.http import (
     auth,
+    dataset_files,
     datasets,
     events,
     fleet,
@@ -21,16 +22,37 @@ from gleaner.app.http import (
     link,
     live,
     ml_models,
+    queries,
     readings,
+    signed,
     sync,
     upload,
+    views,
 )
 from gleaner.app.http.answers import ErrorAnswer
 from gleaner.app.http.errors import error_body, install_error_handlers
 from gleaner.app.http.static import SecurityHeaders, install_pages
 
 # One module per group of addresses; each has `router` whose paths start with /api (only /login and /install do not).
-_ROUTERS = (auth, fleet, install, items, upload, readings, datasets, jobs, ml_models, events, sync, link, live)
+_ROUTERS = (
+    auth,
+    fleet,
+    install,
+    items,
+    upload,
+    readings,
+    datasets,
+    dataset_files,
+    queries,
+    views,
+    signed,
+    jobs,
+    ml_models,
+    events,
+    sync,
+    link,
+    live,
+)
 
 
 def create_app(context: AppContext) -> FastAPI:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import shlex
+
 from fastapi import APIRouter, Request, Response
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from gleaner import __version__
+from gleaner.app import DEFAULT_DATA_DIR
 from gleaner.app.context import AppContext
 from gleaner.app.errors import Unauthenticated
 from gleaner.app.http.answers import Done
@@ -23,6 +27,7 @@ from gleaner.app.http.models_people import (
 )
 from gleaner.app.services.auth import COOKIE, SESSION_S, Session
 from gleaner.app.services.auth_keys import KeyGrant
+from gleaner.app.settings import Settings
 
 router = APIRouter()
 
@@ -32,8 +37,14 @@ _LINK_FAILED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Gl
 <main style="max-width:30rem;margin:18vh auto;padding:0 1.5rem;font:14px/1.6 system-ui">
 <h1 style="font-size:1.6rem;line-height:1.25;margin:0 0 .75rem">This login link does not work any more</h1>
 <p>A link works once, for 24 hours. Make another where Gleaner runs, and open it:</p>
-<pre style="padding:.8rem 1rem;border-radius:8px;background:light-dark(#eceee9,#1e2321)">gleaner app login-link</pre>
+<pre style="padding:.8rem 1rem;border-radius:8px;background:light-dark(#eceee9,#1e2321);overflow-x:auto">COMMAND</pre>
 <p>If you have a password, <a style="color:light-dark(#7d5600,#f0bd4f)" href="/">log in with it</a>.</p></main>"""
+
+
+def _link_command(settings: Settings) -> str:
+    """Where the data are is nobody's business on other computers."""
+    is_elsewhere = settings.is_loopback and settings.data_dir != DEFAULT_DATA_DIR.expanduser()
+    return "gleaner app login-link" + (f" --data-dir {shlex.quote(str(settings.data_dir))}" if is_elsewhere else "")
 
 
 @router.get("/login", response_class=RedirectResponse, include_in_schema=False)
@@ -44,7 +55,9 @@ def login_link(request: Request, context: ContextDep, token: str = "") -> Respon
     try:
         session = context.auth.redeem_login_link(token)
     except Unauthenticated:
-        return RedirectResponse("/", 303) if _is_logged_in(context, request) else HTMLResponse(_LINK_FAILED, 401)
+        if _is_logged_in(context, request):
+            return RedirectResponse("/", 303)
+        return HTMLResponse(_LINK_FAILED.replace("COMMAND", html.escape(_link_command(context.settings))), 401)
     answer = RedirectResponse("/", 303)
     _set_cookie(answer, session, context)
     return answer

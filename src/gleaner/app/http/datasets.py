@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gleaner.app.http.answers import Done
 from gleaner.app.http.deps import CallerDep, ContextDep
@@ -23,6 +23,15 @@ class VersionModel(BaseModel):
     hash: str
 
 
+class BoxLabelModel(BaseModel):
+    """A label of the dataset's boxes; `suggested` of them were drawn by a model and accepted by nobody yet."""
+
+    label: str
+    pictures: int
+    boxes: int
+    suggested: int
+
+
 class DatasetModel(BaseModel):
     id: str
     name: str
@@ -31,6 +40,8 @@ class DatasetModel(BaseModel):
     item_count: int
     untagged: int
     labels: list[FacetModel]
+    box_labels: list[BoxLabelModel]
+    unboxed: int
     cover_rows: list[int]
     versions: list[VersionModel]
 
@@ -44,6 +55,8 @@ class DatasetModel(BaseModel):
             item_count=one.item_count,
             untagged=one.untagged,
             labels=facet_models(one.labels),
+            box_labels=[BoxLabelModel(**label.__dict__) for label in one.box_labels],
+            unboxed=one.unboxed,
             cover_rows=list(one.cover_rows),
             versions=[
                 VersionModel(
@@ -81,6 +94,7 @@ class Check(BaseModel):
     warnings: list[Warning_]
     counts: list[LabelCount]
     untagged: int
+    waiting: int = Field(description="Pictures left out because nobody has accepted a model's boxes in them.")
 
 
 @router.get("")
@@ -113,6 +127,46 @@ def delete(context: ContextDep, caller: CallerDep, dataset_id: str) -> Done:
 def change_items(context: ContextDep, caller: CallerDep, dataset_id: str, body: ItemChange) -> Changed:
     change = context.datasets.add_items if body.action == "add" else context.datasets.remove_items
     return Changed(changed=change(caller, dataset_id, body.selection()))
+
+
+class SuggestedTagModel(BaseModel):
+    row: int
+    tag: str
+    confidence: float
+
+
+class SuggestedTags(BaseModel):
+    """What an instant model, made of the dataset's tags just now, says about its untagged pictures. Nothing is written."""
+
+    labels: list[LabelCount]
+    learned_from: int
+    tested: int = Field(description="Pictures asked that were not learned from, nor any like them; 0 if all are alike.")
+    accuracy: float | None = Field(description="Share of the tested pictures that it names rightly.")
+    accuracy_interval: list[float] = Field(description="Where the true share lies with 95 % certainty (Wilson).")
+    suggested: list[SuggestedTagModel] = Field(description="The surest first.")
+    waiting: int = Field(description="Pictures that nobody has looked at yet; ask again.")
+    seconds: float
+
+
+@router.get("/{dataset_id}/suggested-tags")
+def suggested_tags(
+    context: ContextDep,
+    caller: CallerDep,
+    dataset_id: str,
+    label: Annotated[list[str], Query(default_factory=list)],
+) -> SuggestedTags:
+    """Tags for the untagged pictures; `label` names those to tell apart (all of the dataset's if none)."""
+    found = context.suggestions.suggest(caller, dataset_id, label)
+    return SuggestedTags(
+        labels=[LabelCount(label=name, count=count) for name, count in found.labels.items()],
+        learned_from=found.learned_from,
+        tested=found.tested,
+        accuracy=found.accuracy,
+        accuracy_interval=list(found.interval),
+        suggested=[SuggestedTagModel(**one._asdict()) for one in found.suggested],
+        waiting=found.waiting,
+        seconds=found.seconds,
+    )
 
 
 @router.get("/{dataset_id}/check")

@@ -18,7 +18,8 @@ from gleaner.app.errors import AppError
 from gleaner.app.http.errors import app_error_body
 
 
-def get_context(request: Request) -> AppContext:
+async def get_context(request: Request) -> AppContext:
+    # Async, though it waits for nothing: FastAPI would take any other function to a thread and back.
     return context_of(request)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from gleaner.app.errors import InvalidInput
+from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.services.fleet_values import iso
 from gleaner.app.services.items_values import FacetValue, Item, ItemBox, ItemFilter, Selection
 
 Kind = Literal["image", "point_cloud", "file", "reading"]
 Tagged = Literal["tagged", "untagged"]
+Boxed = Literal["boxed", "unboxed"]
 
 
 class Body(BaseModel):
@@ -34,11 +37,17 @@ class FilterModel(Body):
     tag: list[str] = []
     tagged: Tagged | None = None
     label: list[str] = []
+    boxed: Boxed | None = None
     dataset_id: list[str] = []
     start: str | None = None
     end: str | None = None
     kind: Kind | None = None
     search: str = ""
+    near: int | None = Field(None, description="A picture's row: only what looks like it, the nearest first.")
+    similar: int | None = Field(
+        None, description="A picture's row: only what shows something similar, the most similar first. In a query only."
+    )
+    once: bool = Field(False, description="Of pictures of one camera that look the same only the newest.")
 
     def to_filter(self) -> ItemFilter:
         return ItemFilter(
@@ -54,15 +63,20 @@ class FilterModel(Body):
             tags=tuple(self.tag),
             tagged=None if self.tagged is None else self.tagged == "tagged",
             labels=tuple(self.label),
+            boxed=None if self.boxed is None else self.boxed == "boxed",
             dataset_ids=tuple(self.dataset_id),
             start_ns=time_ns(self.start, "start"),
             end_ns=time_ns(self.end, "end"),
             search=self.search,
+            near=self.near,
+            once=self.once,
         )
 
 
-def query_filter(query: Annotated[FilterModel, Query()]) -> ItemFilter:
-    return query.to_filter()
+def query_filter(query: Annotated[FilterModel, Query()], context: ContextDep, caller: CallerDep) -> ItemFilter:
+    if query.similar is None:
+        return query.to_filter()
+    return replace(query.to_filter(), only=tuple(context.similar.rows(caller, query.similar)))
 
 
 FilterDep = Annotated[ItemFilter, Depends(query_filter)]
@@ -80,6 +94,8 @@ class Chosen(Body):
         if self.rows is not None:
             return Selection(rows=tuple(self.rows))
         assert self.filter is not None
+        if self.filter.similar is not None:
+            raise InvalidInput("Similar pictures cannot be chosen by a filter", "Send their rows.")
         return Selection(filter=self.filter.to_filter())
 
 
@@ -176,6 +192,7 @@ class FacetsModel(BaseModel):
     total: int
     total_bytes: int
     untagged: int
+    unboxed: int
     kinds: list[FacetModel]
     machines: list[FacetModel]
     locations: list[FacetModel]

@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from gleaner.app.errors import InvalidInput
-from gleaner.app.http.answers import Done
+from gleaner.app.http.answers import Done, in_json
 from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.http.item_models import (
     Body,
@@ -21,7 +21,7 @@ from gleaner.app.http.item_models import (
     FilterDep,
     ItemModel,
 )
-from gleaner.app.services.items_values import Item
+from gleaner.app.services.items_values import Content, Item, Settle, Suggested
 from gleaner.app.store.records import Box
 
 router = APIRouter(prefix="/api/items", tags=["items"])
@@ -30,6 +30,7 @@ router = APIRouter(prefix="/api/items", tags=["items"])
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 # Types a browser may show in place; everything else is downloaded, so that no uploaded page or SVG runs as ours.
 _SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "video/mp4", "audio/wav", "audio/mpeg")
+_CREDENTIALS = ("cookie", "authorization", "key_id", "key", "part_id", "secret")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _NO_PICTURE = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
@@ -50,6 +51,20 @@ class Found(BaseModel):
 class TagChange(Chosen):
     add: list[str] = Field(default_factory=list)
     remove: list[str] = Field(default_factory=list)
+
+
+class SuggestedBoxes(Chosen):
+    """Which of a model's boxes in the chosen items: by label (all if none is named) and confidence."""
+
+    action: Settle
+    labels: list[str] = Field(default_factory=list)
+    at_least: float = Field(0.0, ge=0, le=1, description="Only boxes at least this sure.")
+    below: float | None = Field(None, ge=0, le=1, description="Only boxes less sure than this.")
+
+
+class SettledModel(BaseModel):
+    boxes: int
+    pictures: int
 
 
 class Deleted(BaseModel):
@@ -88,21 +103,29 @@ def index(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> Response
     return Response(context.items.index(caller, wanted), media_type="application/octet-stream")
 
 
-@router.get("/facets")
-def facets(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> FacetsModel:
-    return FacetsModel(**asdict(context.items.facets(caller, wanted)))
+@router.get("/facets", response_model=FacetsModel)
+def facets(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> Response:
+    return in_json(FacetsModel(**asdict(context.items.facets(caller, wanted))))
 
 
-@router.post("/lookup")
-def lookup(context: ContextDep, caller: CallerDep, body: Rows) -> Found:
-    return Found.model_construct(items=[ItemModel.of(one) for one in context.items.lookup(caller, body.rows)])
+@router.post("/lookup", response_model=Found)
+def lookup(context: ContextDep, caller: CallerDep, body: Rows) -> Response:
+    found = Found.model_construct(items=[ItemModel.of(one) for one in context.items.lookup(caller, body.rows)])
+    return in_json(found)
 
 
 @router.get("/{row}/thumb", response_class=Response)
-def thumb(context: ContextDep, caller: CallerDep, row: int) -> Response:
+async def thumb(context: ContextDep, row: int, request: Request) -> Response:
     """A JPEG of at most 320 pixels; a neutral drawing for what cannot be shown."""
+    # A page asks for a hundred at once: who asks is found out once, and each takes one way to a thread and back.
+    asks = tuple(request.headers.get(name) for name in _CREDENTIALS)
+    caller = context.callers.get(asks)
+    if caller is None:
+        caller = await context.call(context.auth.caller_from_headers, request.headers, request.cookies)
+        context.callers.put(asks, caller)
     try:
-        return Response(context.thumbnails.get(caller, row), media_type="image/jpeg", headers=_FOREVER)
+        jpeg = await context.call(context.thumbnails.get, caller, row)
+        return Response(jpeg, media_type="image/jpeg", headers=_FOREVER)
     except InvalidInput:
         return Response(_NO_PICTURE, media_type="image/svg+xml", headers={"cache-control": "no-cache"})
 
@@ -110,7 +133,11 @@ def thumb(context: ContextDep, caller: CallerDep, row: int) -> Response:
 @router.get("/{row}/content", response_class=StreamingResponse)
 def content(context: ContextDep, caller: CallerDep, row: int, request: Request) -> Response:
     """The bytes as they were uploaded; ranges are honoured."""
-    found = context.items.content(caller, row)
+    return content_answer(context.items.content(caller, row), request)
+
+
+def content_answer(found: Content, request: Request) -> Response:
+    """An item's bytes, or the part of them that was asked for."""
     size = found.item.size_bytes
     headers = _FOREVER | _download_headers(found.item) | {"accept-ranges": "bytes", "etag": f'"{found.item.file_id}"'}
     if request.headers.get("if-none-match") == headers["etag"]:
@@ -142,9 +169,23 @@ def undelete(context: ContextDep, caller: CallerDep, body: Undo) -> Changed:
     return Changed(changed=context.items.undelete(caller, body.undo))
 
 
+@router.post("/suggested-boxes")
+def settle_boxes(context: ContextDep, caller: CallerDep, body: SuggestedBoxes) -> SettledModel:
+    """Accepts or dismisses boxes that a model drew and nobody has accepted yet."""
+    which = Suggested(tuple(body.labels), body.at_least, body.below)
+    done = context.items.settle_boxes(caller, body.selection(), which, body.action)
+    return SettledModel(boxes=done.boxes, pictures=done.pictures)
+
+
 @router.post("/{row}/boxes")
 def add_box(context: ContextDep, caller: CallerDep, row: int, body: NewBox) -> BoxModel:
     return BoxModel.of(context.items.add_box(caller, row, Box(**body.model_dump())))
+
+
+@router.put("/{row}/boxes/{box_id}")
+def put_box(context: ContextDep, caller: CallerDep, row: int, box_id: str, body: NewBox) -> BoxModel:
+    """Makes the box what is sent, whether it is there or not: sent twice it is the same, so a page may send it again."""
+    return BoxModel.of(context.items.put_box(caller, row, box_id, Box(**body.model_dump())))
 
 
 @router.patch("/{row}/boxes/{box_id}")

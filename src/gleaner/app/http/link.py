@@ -20,7 +20,7 @@ async def link(socket: WebSocket) -> None:
         await socket.close(4401, error.message)
         return
     if not caller.part_id:
-        await socket.close(4403, "only machines keep a link: send the headers part_id and secret")
+        await socket.close(4403, "only machines keep a link: send part_id and secret, or part_id, key_id and key")
         return
     await socket.accept()
     await context.links.serve(caller.part_id, _Socket(socket))

@@ -66,8 +66,17 @@ def download(
 
 @_models.post("/{name}/deploy")
 def deploy(name: str, body: NewDeployment, context: ContextDep, caller: CallerDep) -> DeploymentModel:
-    made = context.deploy.deploy(caller, body.part_id, name, body.version, body.camera_name)
+    made = context.deploy.deploy(
+        caller, body.part_id, name, body.version, body.camera_name, even_if_worse=body.even_if_worse
+    )
     return DeploymentModel.model_validate(made.as_json())
+
+
+@_models.post("/{name}/versions/{version}/release")
+def release(name: str, version: str, organization_id: str, context: ContextDep, caller: CallerDep) -> Done:
+    """Lets a version that was held back be the newest after all: machines that follow the newest get it."""
+    context.packages.release(caller, organization_id, name, version)
+    return Done()
 
 
 @_models.delete("/{name}/deployments/{part_id}")

@@ -55,6 +55,7 @@ class PartInfo(Answer):
     os: str
     platform: str
     ips: list[str]
+    port: int = Field(default=0, description="Of its robot API; 0 if it has not said.")
 
 
 class PartModel(Answer):
@@ -176,6 +177,7 @@ class ResourceStatusModel(BaseModel):
     model: str
     state: ResourceState
     error: str
+    latency_ms: float | None = Field(default=None, description="Of an ML model: one inference before it took over.")
 
 
 class PackageStatusModel(BaseModel):
@@ -227,11 +229,15 @@ class LedgerModel(BaseModel):
     backlog_files: int
     backlog_bytes: int
     oldest_unsent: str | None
-    sync_error: str
+    sync_error: str = Field(description="Why not everything is sent, in words; empty when all is well.")
+    sync_state: Literal["on", "offline", "held", "disabled", "no_app"] | None = Field(
+        default=None, description="`held`: by its selective-sync sensor. Older machines do not say."
+    )
     rate: SyncRateModel | None = None
     eta_s: float | None = Field(default=None, description="Seconds until the backlog is sent at this rate.")
     disk: DiskStateModel | None = None
     counting: bool = Field(default=False, description="What earlier runs left is still being counted.")
+    notes: list[str] = Field(default=[], description="Settings of the data manager that have no effect, in words.")
 
 
 class PartStatusModel(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from gleaner.app.http.answers import Answer
 from gleaner.app.http.item_models import Body, Named
-from gleaner.app.services.jobs import DEFAULT_S, TrainingRequest
+from gleaner.app.services.jobs_request import CUSTOM_DEFAULT_S, DEFAULT_S, CustomRequest, TrainingRequest
 from gleaner.app.services.jobs_store import Job
 
 ModelType = Literal["single_label_classification", "multi_label_classification", "object_detection"]
@@ -32,6 +32,38 @@ class NewJob(Body):
             organization_id=organization_id,
             time_budget_s=self.time_budget_s,
         )
+
+
+class NewCustomJob(Body):
+    dataset_id: str
+    script: str = Field(description="Name of a training script of the organization.")
+    script_version: str = "latest"
+    model_name: str
+    arguments: dict[str, str] = Field(default_factory=dict, description="The script's own: --name=value.")
+    time_budget_s: float = Field(default=CUSTOM_DEFAULT_S, description="Seconds; then the script is ended.")
+
+    def to_request(self, organization_id: str) -> CustomRequest:
+        return CustomRequest(
+            self.dataset_id,
+            organization_id,
+            self.script,
+            self.model_name,
+            script_version=self.script_version,
+            arguments=self.arguments,
+            time_budget_s=self.time_budget_s,
+        )
+
+
+class TrainingScript(Answer):
+    name: str
+    versions: list[str] = Field(description="Newest first.")
+    updated_at: str
+
+
+class JobScript(Answer):
+    name: str
+    version: str
+    arguments: dict[str, str]
 
 
 class MetricsModel(BaseModel):
@@ -70,7 +102,7 @@ class JobModel(Answer):
     status: JobStatus
     model_name: str
     model_version: str
-    model_type: ModelType
+    model_type: ModelType | Literal["custom"]
     labels: list[str]
     dataset: TrainedOn
     organization_id: str
@@ -82,6 +114,7 @@ class JobModel(Answer):
     metrics: list[MetricsModel]
     warnings: list[str]
     error: JobError | None
+    script: JobScript | None = Field(description="The training script, where it is not Gleaner that trains.")
 
     @classmethod
     def of(cls, job: Job) -> JobModel:
@@ -106,6 +139,9 @@ class DeploymentModel(Answer):
     wanted_version: str = Field(description="May be `latest`.")
     state: DeploymentState
     error: str
+    latency_ms: float | None = Field(
+        description="One inference on that machine, measured before the version took over."
+    )
     mlmodel: str
     vision: str
     transform: str
@@ -116,15 +152,32 @@ class NewDeployment(Body):
     organization_id: str = ""
     part_id: str
     version: str = "latest"
+    even_if_worse: bool = Field(default=False, description="Also a version that is held back.")
     camera_name: str = Field(default="", description="Needed only if the machine has several cameras.")
+
+
+class ComparedModel(Answer):
+    """With the version that machines had when this one was trained, on test pictures that neither learned from."""
+
+    version: str
+    pictures: int
+    right_before: int
+    right_now: int
+    verdict: Literal["better", "alike", "worse", "unknown"]
 
 
 class ModelVersionModel(Answer):
     version: str
     created_at: str
-    accuracy: float | None = Field(description="On the test pictures; null if it was not measured.")
+    accuracy: float | None = Field(
+        description="On the test pictures (a detector's is mAP50); null if it was not measured."
+    )
     suggested_threshold: float | None
     size_bytes: int
+    compared: ComparedModel | None
+    held: bool = Field(
+        description="It did worse: machines that follow the newest version do not get it until released."
+    )
     job_id: str | None = Field(description="null for a model that was uploaded.")
     dataset: TrainedOn | None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
@@ -38,9 +37,8 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, strict_transport: bool = False) -> None:
         self._app = app
-        self._headers = dict(_HEADERS)
-        if strict_transport:
-            self._headers["strict-transport-security"] = "max-age=31536000"
+        headers = _HEADERS | ({"strict-transport-security": "max-age=31536000"} if strict_transport else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,9 +47,9 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in given}
+                message["headers"] = given + [pair for pair in self._headers if pair[0] not in names]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -19,16 +19,18 @@ from gleaner.app.caller import CallerKind
 from gleaner.app.context import AppContext
 from gleaner.app.errors import AppError, PermissionDenied, Unavailable
 from gleaner.app.http.deps import context_of, deny, websocket_caller
-from gleaner.app.services.items_sync import Incoming, SyncFiles
+from gleaner.app.services.items_sync import Incoming, SyncFiles, rejection
 from gleaner.app.store.ingest import Receipt
 from gleaner.app.store.records import Upload
 from gleaner.wire.sync_frames import (
     COMPRESSION_HEADER,
+    KINDS_HEADER,
     WINDOW_FRAMES,
     ZLIB,
     Ack,
     Batch,
     Entry,
+    EntryKind,
     FrameError,
     Offset,
     Piece,
@@ -57,13 +59,16 @@ async def sync(socket: WebSocket) -> None:
     try:
         caller = await websocket_caller(socket)
         if caller.kind is not CallerKind.PART:
-            raise PermissionDenied("Only machines sync", "Connect with the headers part_id and secret of a part.")
-        files = SyncFiles(context.database, context.spool, context.fleet, caller.part_id)
+            raise PermissionDenied(
+                "Only machines sync", "Connect with part_id and secret, or an owner's key_id and key."
+            )
+        files = SyncFiles(context.database, context.spool, context.fleet, context.sequences, caller.part_id)
         await context.call(files.place)
     except AppError as err:
         await deny(socket, err)
         return
-    await socket.accept(headers=[(COMPRESSION_HEADER.encode(), ZLIB.encode())])
+    offered = {COMPRESSION_HEADER: ZLIB, KINDS_HEADER: EntryKind.SEQUENCE}
+    await socket.accept(headers=[(name.encode(), value.encode()) for name, value in offered.items()])
     await _Session(socket, context, files).run()
 
 
@@ -96,7 +101,7 @@ class _Session:
             pass  # what was not acknowledged comes again
         except* (FrameError, UnicodeDecodeError) as errors:
             await self._close(_PROTOCOL_ERROR, str(errors.exceptions[0]))
-        except* Unavailable as errors:
+        except* AppError as errors:  # overloaded, or the part was deleted: whoever connects again is told
             await self._close(_TRY_AGAIN_LATER, str(errors.exceptions[0]))
         finally:
             for arriving in self._big.values():
@@ -238,7 +243,7 @@ class _Session:
                 await self._send(SlowDown(_SLOW_DOWN_S * 5, err.message))
                 raise err
             case AppError() as err:
-                return Result(id_, Status.REJECTED, err.message, err.hint)
+                return rejection(id_, err)
             case other:
                 raise RuntimeError(f"an upload ended with {other!r}")
         status = Status.DUPLICATE if receipt.is_duplicate else Status.STORED

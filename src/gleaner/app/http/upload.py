@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, UploadFile
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gleaner.app.context import AppContext
 from gleaner.app.errors import InvalidInput
@@ -23,6 +23,7 @@ class StoredModel(BaseModel):
     id: str
     name: str
     duplicate: bool
+    warning: str = Field(default="", description="What is wrong with the file although it is stored.")
 
 
 class FailedModel(BaseModel):
@@ -52,7 +53,10 @@ def upload(
     new = [NewFile(file.filename or "upload", _payload(context, file)) for file in files]
     stored, failed = context.file_uploads.store(caller, new, Target(part_id, organization_id, tuple(tags), dataset_id))
     return UploadAnswer(
-        items=[StoredModel(row=s.row, id=s.binary_data_id, name=s.name, duplicate=s.is_duplicate) for s in stored],
+        items=[
+            StoredModel(row=s.row, id=s.binary_data_id, name=s.name, duplicate=s.is_duplicate, warning=s.warning)
+            for s in stored
+        ],
         failed=[FailedModel(**one.__dict__) for one in failed],
     )
 

@@ -50,7 +50,8 @@ class Driver:
     async def _drive(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._told.wait(), SILENCE_S if self._moving else None)
+                async with asyncio.timeout(SILENCE_S if self._moving else None):
+                    await self._told.wait()
                 self._told.clear()
                 base, linear, angular = self._wish or ("", 0.0, 0.0)
             except TimeoutError:

@@ -168,6 +168,9 @@ class MachineLinks:
         elif message.get("type") == "status":
             status = {name: message.get(name) for name in ("revision", "resources", "packages", "elsewhere", "capture")}
             await asyncio.to_thread(self._fleet.reported, part_id, status)
+            port = message.get("port")
+            if isinstance(port, int) and port and self._fleet.presence.now(part_id).info.get("port") != port:
+                await asyncio.to_thread(self._fleet.heard_from, part_id, {"port": port})
 
     def _config_changed(self, part_id: str, revision: str) -> None:
         self.notify(part_id, {"type": "config_changed", "revision": revision})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from viam.gen.app.data.v1.data_grpc import UnimplementedDataServiceBase
 
 from gleaner.app.caller import Caller
 from gleaner.app.errors import InvalidInput, TooLarge
-from gleaner.app.rpc.adapter import Service, nanoseconds, streaming, timestamp, unary
+from gleaner.app.rpc.adapter import nanoseconds, streaming, timestamp, unary
 from gleaner.app.rpc.data_messages import binary_metadata, exported, item_filter, reading_metadata, struct
+from gleaner.app.rpc.data_queries import QueriesRpc
+from gleaner.app.rpc.data_sequences import SequencesRpc
+from gleaner.app.services import signed_links
 from gleaner.app.services.items_values import Item, ItemFilter, Selection
 from gleaner.app.store.records import Box
 
@@ -26,7 +30,7 @@ _BOX_FIELDS = frozenset(
 )
 
 
-class DataRpc(Service, UnimplementedDataServiceBase):
+class DataRpc(SequencesRpc, QueriesRpc, UnimplementedDataServiceBase):
     # Reading
 
     @unary
@@ -54,6 +58,16 @@ class DataRpc(Service, UnimplementedDataServiceBase):
         return pb.BinaryDataByIDsResponse(data=data, count=len(data))
 
     @unary
+    def CreateBinaryDataSignedURL(
+        self, caller: Caller, request: pb.CreateBinaryDataSignedURLRequest
+    ) -> pb.CreateBinaryDataSignedURLResponse:
+        minutes = request.expiration_minutes if request.HasField("expiration_minutes") else signed_links.DEFAULT_MINUTES
+        made = self.context.signed_links.to_item(caller, self._row_of(caller, request.binary_data_id), minutes)
+        return pb.CreateBinaryDataSignedURLResponse(
+            signed_url=f"{self.context.addresses.web}{made.path}", expires_at=timestamp(made.expires_ns)
+        )
+
+    @unary
     def TagsByFilter(self, caller: Caller, request: pb.TagsByFilterRequest) -> pb.TagsByFilterResponse:
         return pb.TagsByFilterResponse(tags=self.context.items.tags(caller, item_filter(request.filter)))
 
@@ -68,16 +82,17 @@ class DataRpc(Service, UnimplementedDataServiceBase):
     def TabularDataByFilter(
         self, caller: Caller, request: pb.TabularDataByFilterRequest
     ) -> pb.TabularDataByFilterResponse:
-        """Newest first; one page of at most 10,000 (`ExportTabularData` has no limit)."""
-        wanted = item_filter(request.data_request.filter)
+        """Pages of at most 10,000, newest first unless ascending is asked for."""
+        asked = request.data_request
+        wanted = item_filter(asked.filter)
         if request.count_only:
             return pb.TabularDataByFilterResponse(count=self.context.readings.count(caller, wanted))
-        if request.data_request.last:
-            return pb.TabularDataByFilterResponse()
-        limit = min(request.data_request.limit or 50, _MOST_READINGS)
-        answer = pb.TabularDataByFilterResponse(last="end")
+        newest_first = asked.sort_order != pb.Order.ORDER_ASCENDING
+        limit = min(asked.limit or 50, _MOST_READINGS)
+        found, last = self.context.readings.page(caller, wanted, limit, asked.last, newest_first=newest_first)
+        answer = pb.TabularDataByFilterResponse(last=last)
         seen: dict[int, int] = {}
-        for reading in self.context.readings.rows(caller, wanted, limit):
+        for reading in found:
             index = seen.setdefault(reading.origin.id, len(answer.metadata))
             if index == len(answer.metadata):
                 answer.metadata.append(reading_metadata(reading))
@@ -209,13 +224,35 @@ class DataRpc(Service, UnimplementedDataServiceBase):
         gone = self.context.items.delete(caller, Selection(filter=item_filter(request.filter)))
         return pb.DeleteBinaryDataByFilterResponse(deleted_count=gone.deleted)
 
+    @unary
+    def DeleteTabularData(self, caller: Caller, request: pb.DeleteTabularDataRequest) -> pb.DeleteTabularDataResponse:
+        given = request.filter
+        same = pb.Filter(
+            organization_ids=[request.organization_id],
+            location_ids=given.location_ids,
+            robot_id=given.robot_id,
+            part_id=given.part_id,
+            component_type=given.component_type,
+            component_name=given.component_name,
+            method=given.method,
+            tags_filter=given.tags_filter,
+        )
+        if not request.organization_id:
+            raise InvalidInput("an organization is needed", "Send organization_id.")
+        days, now_ns = request.delete_older_than_days, time.time_ns()
+        gone = self.context.readings.delete(caller, item_filter(same), days, now_ns)
+        return pb.DeleteTabularDataResponse(deleted_count=gone)
+
     # Parts of the above
 
     def _chosen(self, caller: Caller, request: Any) -> Selection:
         return Selection(rows=tuple(self.context.items.rows_of_ids(caller, _ids(request))))
 
     def _row(self, caller: Caller, request: Any) -> int:
-        return self.context.items.rows_of_ids(caller, [request.binary_data_id or request.binary_id.file_id])[0]
+        return self._row_of(caller, request.binary_data_id or request.binary_id.file_id)
+
+    def _row_of(self, caller: Caller, binary_data_id: str) -> int:
+        return self.context.items.rows_of_ids(caller, [binary_data_id])[0]
 
     def _with_content(self, caller: Caller, items: Sequence[Item], include: bool) -> list[pb.BinaryData]:
         size = sum(item.size_bytes for item in items)

@@ -14,6 +14,7 @@ from gleaner.app.caller import Caller
 from gleaner.app.errors import InvalidInput
 from gleaner.app.rpc.adapter import Service, streaming, timestamp, unary
 from gleaner.app.services.packages import NewPackage, Package
+from gleaner.wire import package_signature
 
 _TYPES = {
     pb.PackageType.PACKAGE_TYPE_ARCHIVE: "archive",
@@ -56,7 +57,12 @@ class PackageRpc(Service, UnimplementedPackageServiceBase):
     def GetPackage(self, caller: Caller, request: pb.GetPackageRequest) -> pb.GetPackageResponse:
         organization_id, name = _split(request.id)
         found = self.context.packages.get(caller, organization_id, name, request.version or "latest")
-        return pb.GetPackageResponse(package=self._package(found))
+        answer = self._package(found)
+        signer = self.context.package_signer
+        answer.info.metadata.update(
+            {package_signature.KEY_FIELD: signer.public, package_signature.SIGNATURE_FIELD: signer.signature(found)}
+        )
+        return pb.GetPackageResponse(package=answer)
 
     @unary
     def ListPackages(self, caller: Caller, request: pb.ListPackagesRequest) -> pb.ListPackagesResponse:

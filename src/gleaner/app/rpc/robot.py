@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from grpclib.server import Stream
 from viam.gen.app.v1 import robot_pb2 as pb
 from viam.gen.app.v1.robot_grpc import UnimplementedRobotServiceBase
 
 from gleaner.app.caller import Caller
 from gleaner.app.context import AppContext
 from gleaner.app.errors import InvalidInput
-from gleaner.app.rpc.adapter import Service, nanoseconds, unary
+from gleaner.app.rpc.adapter import Service, nanoseconds, streaming, unary
 from gleaner.app.rpc.certificates import MachineCertificates
 from gleaner.app.services.fleet_setup import cloud_section
 from gleaner.app.services.fleet_values import Place
 from gleaner.app.services.logs import NewLine
 from gleaner.app.services.tokens import new_secret
+from gleaner.wire.link import WEB_ADDRESS_HEADER
 from gleaner.wire.machine_config import ConfigProblem
 from gleaner.wire.robot_config import to_proto
 
@@ -29,8 +31,17 @@ class RobotRpc(Service, UnimplementedRobotServiceBase):
         super().__init__(context)
         self._certificates = MachineCertificates()
 
-    @unary
-    def Config(self, caller: Caller, request: pb.ConfigRequest) -> pb.ConfigResponse:
+    @streaming
+    async def Config(self, caller: Caller, stream: Stream[Any, Any]) -> None:
+        """Says the web door in a header: Viam's machine.json knows `app_address` only, and its message has no room."""
+        request = await stream.recv_message()
+        if request is None:
+            raise InvalidInput("nothing was asked for", "Send the part's id.")
+        message = await self.context.call(self._config, caller, request)
+        await stream.send_initial_metadata(metadata={WEB_ADDRESS_HEADER: self.context.addresses.web})
+        await stream.send_message(message)
+
+    def _config(self, caller: Caller, request: pb.ConfigRequest) -> pb.ConfigResponse:
         place = self._place(caller, request.id)
         # A script may look at the configuration with an owner's key; only machines tell about themselves.
         if caller.part_id or request.HasField("agent_info"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 from google.rpc.status_pb2 import Status as RpcStatus  # type: ignore[import-untyped]
 from viam.gen.app.mltraining.v1 import ml_training_pb2 as pb
 from viam.gen.app.mltraining.v1.ml_training_grpc import UnimplementedMLTrainingServiceBase
@@ -9,7 +11,8 @@ from viam.gen.app.mltraining.v1.ml_training_grpc import UnimplementedMLTrainingS
 from gleaner.app.caller import Caller
 from gleaner.app.errors import InvalidInput
 from gleaner.app.rpc.adapter import Service, timestamp, unary
-from gleaner.app.services.jobs import DEFAULT_S, TrainingRequest
+from gleaner.app.rpc.app_registry import split_item_id
+from gleaner.app.services.jobs_request import DEFAULT_S, CustomRequest, TrainingRequest
 from gleaner.app.services.jobs_store import Job, Status
 
 _TYPES = {
@@ -22,6 +25,11 @@ _STATUSES = {status: pb.TrainingStatus.Value(f"TRAINING_STATUS_{status.name}") f
 _STATUSES_BACK = {number: status for status, number in _STATUSES.items()}
 _INTERNAL = 13
 _LOG_PAGE = 100
+_PYTHON = pb.Container(
+    key=f"python-{platform.python_version()}",
+    framework="python",
+    description="The Python that Gleaner runs with, in an environment of the script's own. There are no other containers.",
+)
 
 
 class TrainingRpc(Service, UnimplementedMLTrainingServiceBase):
@@ -40,6 +48,33 @@ class TrainingRpc(Service, UnimplementedMLTrainingServiceBase):
             time_budget_s=DEFAULT_S,
         )
         return pb.SubmitTrainingJobResponse(id=self.context.jobs.submit(caller, asked).id)
+
+    @unary
+    def SubmitCustomTrainingJob(
+        self, caller: Caller, request: pb.SubmitCustomTrainingJobRequest
+    ) -> pb.SubmitCustomTrainingJobResponse:
+        organization_id, name = split_item_id(request.registry_item_id)
+        asked = CustomRequest(
+            dataset_id=request.dataset_id,
+            organization_id=organization_id,
+            script_name=name,
+            script_version=request.registry_item_version,
+            model_name=request.model_name,
+            model_version=request.model_version,
+            arguments=dict(request.arguments),
+            container=request.container_id or request.container_version,
+        )
+        return pb.SubmitCustomTrainingJobResponse(id=self.context.jobs.submit_custom(caller, asked).id)
+
+    @unary
+    def ListSupportedContainers(
+        self, caller: Caller, request: pb.ListSupportedContainersRequest
+    ) -> pb.ListSupportedContainersResponse:
+        return pb.ListSupportedContainersResponse(container_map={_PYTHON.key: _PYTHON})
+
+    @unary
+    def ListContainers(self, caller: Caller, request: pb.ListContainersRequest) -> pb.ListContainersResponse:
+        return pb.ListContainersResponse(containers=[_PYTHON])
 
     @unary
     def GetTrainingJob(self, caller: Caller, request: pb.GetTrainingJobRequest) -> pb.GetTrainingJobResponse:
@@ -81,15 +116,21 @@ class TrainingRpc(Service, UnimplementedMLTrainingServiceBase):
 
 def _metadata(job: Job) -> pb.TrainingJobMetadata:
     error = RpcStatus(code=_INTERNAL, message=f"{job.error['message']} {job.error['hint']}") if job.error else None
-    done = job.status is Status.COMPLETED
+    done, script = job.status is Status.COMPLETED, job.script
     return pb.TrainingJobMetadata(
         id=job.id,
         dataset_id=job.dataset_id,
         organization_id=job.organization_id,
         model_name=job.model_name,
         model_version=job.model_version,
-        model_type=_TYPES_BACK[job.model_type],
-        model_framework=pb.ModelFramework.MODEL_FRAMEWORK_ONNX,
+        model_type=_TYPES_BACK.get(job.model_type, pb.ModelType.MODEL_TYPE_UNSPECIFIED),
+        model_framework=pb.ModelFramework.MODEL_FRAMEWORK_UNSPECIFIED
+        if script
+        else pb.ModelFramework.MODEL_FRAMEWORK_ONNX,
+        is_custom_job=bool(script),
+        registry_item_id=f"{job.organization_id}:{script['name']}" if script else "",
+        registry_item_version=script["version"] if script else "",
+        arguments=script["arguments"] if script else None,
         status=_STATUSES[job.status],
         error_status=error,
         created_on=timestamp(job.created_ns),

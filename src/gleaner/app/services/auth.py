@@ -23,8 +23,11 @@ from gleaner.app.errors import InvalidInput, PermissionDenied, Unauthenticated
 from gleaner.app.services import fleet_tables as t
 from gleaner.app.services.auth_throttle import Throttle
 from gleaner.app.services.tokens import TokenSigner, hash_secret, new_secret, secret_matches
+from gleaner.app.store.tables import insert_ignoring
 
 COOKIE = "gleaner_session"
+CREDENTIALS = ("part_id", "secret", "key_id", "key", "authorization")
+"""Names of the headers that say who a program or a machine is."""
 SESSION_S = 30 * 86400
 LOGIN_LINK_S = 24 * 3600
 SHORTEST_PASSWORD = 10
@@ -159,10 +162,8 @@ class AuthService:
             now = self._clock_ns()
             with self._database.write() as db:
                 db.execute(t.ended_session.delete().where(t.ended_session.c.expires_ns < now))
-                db.execute(
-                    sa.insert(t.ended_session).prefix_with("OR IGNORE", dialect="sqlite"),
-                    {"id": claims["s"], "expires_ns": claims["x"] * _SECOND_NS},
-                )
+                ended = {"id": claims["s"], "expires_ns": claims["x"] * _SECOND_NS}
+                db.execute(insert_ignoring(t.ended_session, db.dialect.name), ended)
 
     def set_password(self, caller: Caller, password: str, current: str = "") -> Session:
         """Ends every session of the user and returns a new one for the caller."""
@@ -219,6 +220,18 @@ class AuthService:
     def part_caller(self, part_id: str, secret: str) -> Caller:
         return self._part(part_id, secret)[0]
 
+    def part_caller_by_key(self, part_id: str, key_id: str, key: str) -> Caller:
+        """A machine that has an owner's API key in place of a secret. Raises PermissionDenied for another's key."""
+        caller = self.key_caller(key_id, key)
+        with self._database.read() as db:
+            known = db.scalar(sa.select(t.part.c.id).where(t.part.c.id == part_id))
+            if known is None:
+                raise Unauthenticated(_UNKNOWN, _UNKNOWN_HINT)
+            part = _part_caller(db, part_id)
+        place = part.organization_id, part.location_id, part.machine_id
+        caller.require(*place, owner=True, what=f"the machine part {part_id}")
+        return part
+
     def bearer_caller(self, token: str) -> Caller:
         claims = self._signer.verify(token)
         with self._database.read() as db:
@@ -244,6 +257,8 @@ class AuthService:
 
     def caller_from_headers(self, headers: Mapping[str, str], cookies: Mapping[str, str] | None = None) -> Caller:
         """Who sent these headers (names in lower case). The door checks that a cookie came from our own pages."""
+        if "part_id" in headers and "key_id" in headers and not headers.get("secret"):
+            return self.part_caller_by_key(headers["part_id"], headers["key_id"], headers.get("key", ""))
         if "part_id" in headers:
             return self.part_caller(headers["part_id"], headers.get("secret", ""))
         if "key_id" in headers:

@@ -13,10 +13,17 @@ from functools import cache
 from typing import Any
 
 import jsonschema
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gleaner.app.errors import Problem
-from gleaner.wire.machine_config import CaptureMethodConfig, ConfigProblem, format_path, parse_config
+from gleaner.wire.machine_config import (
+    CaptureMethodConfig,
+    ConfigProblem,
+    PartRetentionPolicy,
+    RetentionPolicy,
+    format_path,
+    parse_config,
+)
 
 _PLACEHOLDER = re.compile(r"\$\{(packages|environment)\.[^}]+\}")
 
@@ -30,6 +37,8 @@ def check_config(config: Any) -> list[Problem]:
     except ConfigProblem as error:
         return [Problem(path, message, _hint(path, message)) for path, message in error.problems]
     problems: list[Problem] = []
+    if "data_retention_policy" in config:
+        problems += _check_model("data_retention_policy", config["data_retention_policy"], PartRetentionPolicy)
     for group in ("components", "services"):
         for index, entry in enumerate(config.get(group) or []):
             problems += _check_resource(f"{group}[{index}]", entry, "service" if group == "services" else "component")
@@ -103,10 +112,22 @@ def _check_capture(path: str, entry: Mapping[str, Any], model: Mapping[str, Any]
     for i, service in enumerate(entry.get("service_configs") or []):
         if str(service.get("type", "")).rsplit(":", 1)[-1] != "data_manager":
             continue
+        if "retention_policy" in (attributes := service.get("attributes") or {}):
+            where = f"{path}.service_configs[{i}].attributes.retention_policy"
+            problems += _check_model(where, attributes["retention_policy"], RetentionPolicy)
         for j, method in enumerate((service.get("attributes") or {}).get("capture_methods") or []):
             where = f"{path}.service_configs[{i}].attributes.capture_methods[{j}]"
             problems += _check_method(where, method, model)
     return problems
+
+
+def _check_model(where: str, value: Any, model: type[BaseModel]) -> Iterable[Problem]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for one in error.errors():
+            at = format_path(one["loc"])
+            yield Problem(f"{where}.{at}" if at else where, one["msg"], 'For example {"days": 30}.')
 
 
 def _check_method(where: str, method: Any, model: Mapping[str, Any] | None) -> Iterable[Problem]:

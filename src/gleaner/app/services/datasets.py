@@ -15,7 +15,7 @@ from gleaner.app.database import Database
 from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services import datasets_check, datasets_versions
-from gleaner.app.services.datasets_values import Dataset, DatasetVersion, Materialized
+from gleaner.app.services.datasets_values import Dataset, DatasetType, DatasetVersion, Materialized
 from gleaner.app.services.items import publish_changed, selected
 from gleaner.app.services.items_values import FacetValue, Selection
 from gleaner.app.store import tables as t
@@ -49,16 +49,18 @@ class DatasetService:
     def get(self, caller: Caller, dataset_id: str) -> Dataset:
         """Raises NotFound."""
         with self._database.read() as db:
-            return self._described(db, _row(db, caller, dataset_id))
+            return self._described(db, dataset_row(db, caller, dataset_id))
 
-    def create(self, caller: Caller, organization_id: str, name: str) -> Dataset:
+    def create(
+        self, caller: Caller, organization_id: str, name: str, type_: DatasetType = DatasetType.BINARY
+    ) -> Dataset:
         """Raises Conflict if the organization has a dataset of that name."""
-        _require_maker(caller, organization_id)
+        require_maker(caller, organization_id)
         name = _checked(name)
-        made = Dataset(str(uuid.uuid4()), organization_id, name, self._clock_ns())
+        made = Dataset(str(uuid.uuid4()), organization_id, name, self._clock_ns(), type=type_)
         with self._database.write() as db:
             _require_free(db, organization_id, name)
-            values = {"organization_id": organization_id, "name": name, "created_ns": made.created_ns}
+            values = {"organization_id": organization_id, "name": name, "created_ns": made.created_ns, "type": type_}
             db.execute(t.dataset.insert().values(id=made.id, **values))
         self._changed(organization_id, made.id)
         return made
@@ -66,7 +68,7 @@ class DatasetService:
     def rename(self, caller: Caller, dataset_id: str, name: str) -> Dataset:
         name = _checked(name)
         with self._database.write() as db:
-            row = _row(db, caller, dataset_id)
+            row = dataset_row(db, caller, dataset_id)
             caller.require(row["organization_id"], owner=True, what=f"the dataset {row['name']}")
             if name != row["name"]:
                 _require_free(db, row["organization_id"], name)
@@ -77,9 +79,10 @@ class DatasetService:
     def delete(self, caller: Caller, dataset_id: str) -> None:
         """The items stay, and so do versions, because models name them."""
         with self._database.write() as db:
-            row = _row(db, caller, dataset_id)
+            row = dataset_row(db, caller, dataset_id)
             caller.require(row["organization_id"], owner=True, what=f"the dataset {row['name']}")
             db.execute(t.dataset_item.delete().where(_MEMBER.dataset_id == dataset_id))
+            db.execute(t.dataset_sequence.delete().where(t.dataset_sequence.c.dataset_id == dataset_id))
             db.execute(t.dataset.delete().where(t.dataset.c.id == dataset_id))
         self._changed(row["organization_id"], dataset_id)
 
@@ -90,6 +93,8 @@ class DatasetService:
         for one in self.by_ids(caller, dataset_ids):
             if one.organization_id != organization_id:
                 raise InvalidInput(f"The dataset {one.name} belongs to another organization", "Leave it out.")
+            if one.type is not DatasetType.BINARY:
+                raise InvalidInput(f"The dataset {one.name} holds sequences", "Merge datasets of pictures and files.")
         made = self.create(caller, organization_id, name)
         members = sa.select(sa.literal(made.id), _MEMBER.row).where(_MEMBER.dataset_id.in_(dataset_ids)).distinct()
         with self._database.write() as db:
@@ -121,14 +126,14 @@ class DatasetService:
     ) -> dict[str, Any]:
         """What may make a poor model: `{warnings:[{message,hint}], counts:[{label,count}], untagged}`."""
         with self._database.read() as db:
-            _row(db, caller, dataset_id)
+            dataset_row(db, caller, dataset_id)
             return datasets_check.check(db, dataset_id, labels, model_type)
 
     def create_version(self, caller: Caller, dataset_id: str) -> DatasetVersion:
         """Freezes the dataset as it is now; the newest version again if nothing has changed since."""
         with self._database.write() as db:
-            row = _row(db, caller, dataset_id)
-            _require_maker(caller, row["organization_id"])
+            row = dataset_row(db, caller, dataset_id)
+            require_maker(caller, row["organization_id"])
             version = datasets_versions.create(db, row, self._clock_ns())
         self._changed(version.organization_id, dataset_id)
         return version
@@ -140,8 +145,12 @@ class DatasetService:
     def _chosen(
         self, db: sa.Connection, caller: Caller, dataset_id: str, selection: Selection
     ) -> tuple[sa.RowMapping, list[int]]:
-        dataset = _row(db, caller, dataset_id)
-        _require_maker(caller, dataset["organization_id"])
+        dataset = dataset_row(db, caller, dataset_id)
+        require_maker(caller, dataset["organization_id"])
+        if dataset["type"] != DatasetType.BINARY:
+            raise InvalidInput(
+                f"The dataset {dataset['name']} holds sequences, not pictures", "Choose another, or make one."
+            )
         rows, origins = selected(db, caller, selection)
         if any(one.organization_id != dataset["organization_id"] for one in origins):
             raise InvalidInput(
@@ -164,11 +173,14 @@ class DatasetService:
             int(count),
             int(untagged),
             tuple(FacetValue(tag, tag, n) for tag, n in datasets_check.tag_counts(db, row["id"])),
+            tuple(datasets_check.box_labels(db, row["id"])),
+            int(count) - datasets_check.boxed_count(db, row["id"]),
             tuple(db.scalars(covers)),
             tuple(
                 DatasetVersion(**one)
                 for one in db.execute(versions.order_by(t.dataset_version.c.version.desc())).mappings()
             ),
+            DatasetType(row["type"]),
         )
 
     def _changed(self, organization_id: str, dataset_id: str, rows: Sequence[int] = ()) -> None:
@@ -177,7 +189,8 @@ class DatasetService:
             publish_changed(self._events, [organization_id], rows)
 
 
-def _row(db: sa.Connection, caller: Caller, dataset_id: str) -> sa.RowMapping:
+def dataset_row(db: sa.Connection, caller: Caller, dataset_id: str) -> sa.RowMapping:
+    """Raises NotFound, also for a dataset of an organization that the caller has nothing to do with."""
     row = db.execute(sa.select(t.dataset).where(t.dataset.c.id == dataset_id)).mappings().one_or_none()
     if row is None or row["organization_id"] not in caller.organization_ids():
         raise NotFound(f"There is no dataset {dataset_id}", "List the datasets to see its id.")
@@ -189,7 +202,7 @@ def _require_seen(caller: Caller, organization_id: str) -> None:
         raise NotFound(f"There is no organization {organization_id}", "List the organizations to see its id.")
 
 
-def _require_maker(caller: Caller, organization_id: str) -> None:
+def require_maker(caller: Caller, organization_id: str) -> None:
     """Owners of the organization or of a location or machine in it may make and fill datasets."""
     owns = any(g.organization_id == organization_id and g.role is Role.OWNER for g in caller.grants)
     if not owns:

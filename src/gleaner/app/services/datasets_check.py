@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gleaner.app.services.datasets_values import BoxLabel
 from gleaner.app.store import tables as t
 
 FEWEST_ITEMS = 15
@@ -19,23 +20,48 @@ _DETECTION = "object_detection"
 
 
 def tag_counts(db: sa.Connection, dataset_id: str) -> list[tuple[str, int]]:
-    return _counts(db, dataset_id, t.item_tag, t.item_tag.c.tag)
+    return _counts(db, _members(dataset_id), t.item_tag, t.item_tag.c.tag)
+
+
+def box_labels(db: sa.Connection, dataset_id: str) -> list[BoxLabel]:
+    box = t.item_box.c
+    suggested = sa.func.sum(sa.case((box.confidence.is_not(None), 1), else_=0))
+    number = sa.func.count()
+    query = sa.select(box.label, sa.func.count(sa.distinct(box.row)), number, suggested)
+    found = db.execute(query.where(box.row.in_(_members(dataset_id))).group_by(box.label))
+    return [
+        BoxLabel(label, int(p), int(n), int(s)) for label, p, n, s in sorted(found, key=lambda one: (-one[2], one[0]))
+    ]
+
+
+def boxed_count(db: sa.Connection, dataset_id: str) -> int:
+    """How many of its items have a box."""
+    rows = t.item_box.c.row
+    return int(db.scalar(sa.select(sa.func.count(sa.distinct(rows))).where(rows.in_(_members(dataset_id)))) or 0)
 
 
 def check(db: sa.Connection, dataset_id: str, labels: Sequence[str], model_type: str) -> dict[str, Any]:
     """`labels` are those to be learned; all of the dataset's if empty."""
     detection = model_type.lower().endswith(_DETECTION)
     table, column = (t.item_box, t.item_box.c.label) if detection else (t.item_tag, t.item_tag.c.tag)
-    counts = dict(_counts(db, dataset_id, table, column))
-    chosen = list(labels) or list(counts)
     members = _members(dataset_id)
+    chosen = list(labels) or [label for label, _ in _counts(db, members, table, column)]
+    # Training leaves such pictures out whole: without those boxes their things would be taught to be background.
+    waiting, boxes = _waiting(db, members, chosen) if detection else (0, 0)
+    if waiting:
+        members = members.where(t.dataset_item.c.row.not_in(_suggested_rows(chosen)))
+    counts = dict(_counts(db, members, table, column))
     total = db.scalar(sa.select(sa.func.count()).select_from(members.subquery())) or 0
     having = sa.select(sa.func.count(sa.distinct(table.c.row)))
     labelled = db.scalar(having.where(table.c.row.in_(members), column.in_(chosen))) or 0
+    warnings = _warnings(total, labelled, {label: counts.get(label, 0) for label in chosen}, detection)
+    if waiting:
+        warnings.insert(0, _not_accepted(waiting, boxes))
     return {
-        "warnings": _warnings(total, labelled, {label: counts.get(label, 0) for label in chosen}, detection),
+        "warnings": warnings,
         "counts": [{"label": label, "count": counts.get(label, 0)} for label in chosen],
         "untagged": total - labelled,
+        "waiting": waiting,
     }
 
 
@@ -66,6 +92,25 @@ def _warnings(total: int, labelled: int, counts: dict[str, int], detection: bool
     return found
 
 
+def _suggested_rows(labels: Sequence[str]) -> sa.Select[tuple[int]]:
+    box = t.item_box.c
+    return sa.select(box.row).where(box.confidence.is_not(None), box.label.in_(labels))
+
+
+def _waiting(db: sa.Connection, members: sa.Select[tuple[int]], labels: Sequence[str]) -> tuple[int, int]:
+    """(pictures, boxes) that wait for somebody to accept what a model has drawn."""
+    found = _suggested_rows(labels).where(t.item_box.c.row.in_(members)).subquery()
+    pictures, boxes = db.execute(sa.select(sa.func.count(sa.distinct(found.c.row)), sa.func.count())).one()
+    return int(pictures), int(boxes)
+
+
+def _not_accepted(pictures: int, boxes: int) -> dict[str, str]:
+    where = "1 picture is" if pictures == 1 else f"{pictures} pictures are"
+    what = "a box of it is a model's that" if boxes == 1 else f"{boxes} boxes in them are a model's that"
+    hint = "Accept the right ones: press B in a picture, or accept the surest in the dataset's panel."
+    return _warning(f"{where} left out: {what} nobody has accepted.", hint)
+
+
 def _warning(message: str, hint: str) -> dict[str, str]:
     return {"message": message, "hint": hint}
 
@@ -79,7 +124,9 @@ def _members(dataset_id: str) -> sa.Select[tuple[int]]:
     )
 
 
-def _counts(db: sa.Connection, dataset_id: str, table: sa.Table, column: sa.Column[str]) -> list[tuple[str, int]]:
+def _counts(
+    db: sa.Connection, members: sa.Select[tuple[int]], table: sa.Table, column: sa.Column[str]
+) -> list[tuple[str, int]]:
     number = sa.func.count(sa.distinct(table.c.row))
-    query = sa.select(column, number).where(table.c.row.in_(_members(dataset_id))).group_by(column)
+    query = sa.select(column, number).where(table.c.row.in_(members)).group_by(column)
     return [(value, count) for value, count in db.execute(query.order_by(number.desc(), column))]

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from gleaner.app.services.items_values import FacetValue
+
+
+class DatasetType(StrEnum):
+    """What its members are; never changes."""
+
+    BINARY = "binary"
+    SEQUENCE = "sequence"
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,16 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True)
+class BoxLabel:
+    """How often a label was given: on how many pictures, to how many boxes, and how many of those only a model drew."""
+
+    label: str
+    pictures: int
+    boxes: int
+    suggested: int
+
+
+@dataclass(frozen=True)
 class Dataset:
     id: str
     organization_id: str
@@ -31,8 +49,12 @@ class Dataset:
     untagged: int = 0
     labels: tuple[FacetValue, ...] = ()
     """Tags of its items with their counts, most frequent first."""
+    box_labels: tuple[BoxLabel, ...] = ()
+    """Of its items' boxes, most frequent first."""
+    unboxed: int = 0
     cover_rows: tuple[int, ...] = ()
     versions: tuple[DatasetVersion, ...] = ()
+    type: DatasetType = DatasetType.BINARY
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from gleaner.app.store import sniff
 from gleaner.app.store import tables as t
 from gleaner.app.store.pack_format import Position
 from gleaner.app.store.packs import PackStore
+from gleaner.formats.values import Box, split_off
+from gleaner.formats.viam import box_line
 
 _MEMBER = t.dataset_item.c
 
@@ -89,19 +91,12 @@ def materialize(database: Database, packs: PackStore, version_id: str, directory
 def _line(name: str, one: sa.RowMapping) -> dict[str, Any]:
     """Viam's `dataset.jsonl`: labels for classification are the tags."""
     annotations = json.loads(one["annotations"])
+    tags, split = split_off(annotations["tags"])
     return {
         "image_path": name,
-        "classification_annotations": [{"annotation_label": tag} for tag in annotations["tags"]],
-        "bounding_box_annotations": [
-            {
-                "annotation_label": label,
-                "x_min_normalized": x_min,
-                "y_min_normalized": y_min,
-                "x_max_normalized": x_max,
-                "y_max_normalized": y_max,
-            }
-            for label, x_min, y_min, x_max, y_max in annotations["boxes"]
-        ],
+        **({"split": split} if split else {}),
+        "classification_annotations": [{"annotation_label": tag} for tag in tags],
+        "bounding_box_annotations": [box_line(Box(*box)) for box in annotations["boxes"]],
         "timestamp": iso(one["captured_ns"]),
         "binary_data_id": f"{one['organization_id']}/{one['location_id']}/{one['file_id']}",
         "organization_id": one["organization_id"],
@@ -133,7 +128,8 @@ def _annotations(db: sa.Connection, rows: Sequence[int]) -> Iterator[tuple[int, 
     for row, tag in db.execute(sa.select(t.item_tag.c.row, t.item_tag.c.tag).where(t.item_tag.c.row.in_(wanted))):
         tags.setdefault(row, []).append(tag)
     for one in db.execute(sa.select(t.item_box).where(t.item_box.c.row.in_(wanted))):
-        boxes.setdefault(one.row, []).append((one.label, one.x_min, one.y_min, one.x_max, one.y_max))
+        sure = () if one.confidence is None else (one.confidence,)
+        boxes.setdefault(one.row, []).append((one.label, one.x_min, one.y_min, one.x_max, one.y_max, *sure))
     for row in rows:
         value = {"tags": sorted(tags.get(row, ())), "boxes": sorted(boxes.get(row, ()))}
         yield row, json.dumps(value, separators=(",", ":"))

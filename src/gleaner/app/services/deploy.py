@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gleaner.app.caller import Caller
-from gleaner.app.errors import InvalidInput, NotFound
+from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.services.deploy_config import Deploy, Names, deployed, find_names, undeployed
 from gleaner.app.services.fleet import FleetService
 from gleaner.app.services.packages import ML_MODEL, PackageService
@@ -24,6 +24,7 @@ class Deployment:
     wanted_version: str
     state: str
     error: str
+    latency_ms: float | None
     names: Names
 
     def as_json(self) -> dict[str, Any]:
@@ -34,6 +35,7 @@ class Deployment:
             "wanted_version": self.wanted_version,
             "state": self.state,
             "error": self.error,
+            "latency_ms": self.latency_ms,
             "mlmodel": self.names.mlmodel,
             "vision": self.names.vision,
             "transform": self.names.transform,
@@ -46,8 +48,20 @@ class DeployService:
         self._fleet = fleet
         self._packages = packages
 
-    def deploy(self, caller: Caller, part_id: str, model: str, version: str = "latest", camera: str = "") -> Deployment:
-        """Edits and saves the part's configuration. Raises NotFound for an unknown model, version or part."""
+    def deploy(
+        self,
+        caller: Caller,
+        part_id: str,
+        model: str,
+        version: str = "latest",
+        camera: str = "",
+        *,
+        even_if_worse: bool = False,
+    ) -> Deployment:
+        """Edits and saves the part's configuration.
+
+        Raises NotFound for an unknown model, version or part, Conflict for a version that is held back.
+        """
         self._fleet.part(caller, part_id, owner=True)
         place = self._fleet.place(part_id)
         if place is None:
@@ -55,6 +69,13 @@ class DeployService:
         package = self._packages.get(caller, place.organization_id, model, version or "latest")
         if package.type != ML_MODEL:
             raise InvalidInput(f"{model} is a package of type {package.type}", "Choose a model.")
+        compared = package.compared
+        if compared and package.is_held and version not in ("", "latest") and not even_if_worse:
+            raise Conflict(
+                f"Version {version} of {model} did worse than version {compared['version']}: {compared['right_now']} of "
+                f"{compared['pictures']} test pictures right, {compared['right_before']} before",
+                "Look at its wrong pictures, train it anew, or deploy it all the same.",
+            )
         saved = self._fleet.configs.current(part_id)
         threshold = package.about.get("suggested_threshold") or DEFAULT_THRESHOLD
         wanted = Deploy(
@@ -103,8 +124,15 @@ class DeployService:
             wanted,
             state,
             error,
+            _latency_ms(now.status, names),
             names,
         )
+
+
+def _latency_ms(status: dict[str, Any], names: Names) -> float | None:
+    resources = {r.get("name"): r for r in status.get("resources") or []}
+    found = resources.get(names.mlmodel, {}).get("latency_ms")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def deployment_state(

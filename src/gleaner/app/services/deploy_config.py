@@ -17,6 +17,9 @@ MLMODEL_API, MLMODEL = "rdk:service:mlmodel", "gleaner:mlmodel:onnx-cpu"
 VISION_API, VISION = "rdk:service:vision", "rdk:builtin:mlmodel"
 TRANSFORM = "rdk:builtin:transform"
 _LONGEST_NAME = 60
+_DETECTION = "object_detection"
+NOISE_CONFIDENCE = 0.05
+"""A detector answers with fifty boxes, most of them nothing: what it is less sure of than this is not worth sending to anybody."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def deployed(config: dict[str, Any], wanted: Deploy) -> tuple[dict[str, Any], Na
     model["attributes"] |= {"model_path": f"{folder}/model.onnx", "label_path": f"{folder}/labels.txt"}
     vision = _ensure(services, names.vision, VISION_API, VISION)
     vision["attributes"]["mlmodel_name"] = names.mlmodel
+    if wanted.model_type == _DETECTION:
+        vision["attributes"].setdefault("default_minimum_confidence", NOISE_CONFIDENCE)
     if names.camera:
         vision["attributes"]["camera_name"] = names.camera
         overlay = _ensure(config.setdefault("components", []), names.transform, CAMERA_API, TRANSFORM)
@@ -120,7 +125,7 @@ def _choose_camera(config: dict[str, Any], wanted: Deploy) -> str:
 
 def _stage(wanted: Deploy, vision: str) -> dict[str, Any]:
     threshold = {"confidence_threshold": wanted.threshold}
-    if wanted.model_type == "object_detection":
+    if wanted.model_type == _DETECTION:
         return {"type": "detections", "attributes": {"detector_name": vision, **threshold}}
     most = {"max_classifications": 5} if wanted.model_type == "multi_label_classification" else {}
     return {"type": "classifications", "attributes": {"classifier_name": vision, **threshold, **most}}

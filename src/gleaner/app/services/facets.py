@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ _MOST_VALUES = 1000
 
 
 @dataclass(frozen=True)
-class _Totals:
+class Totals:
     count: int
     size: int
     untagged: int
@@ -25,9 +25,34 @@ class _Totals:
 
 def count(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> Facets:
     """`origins` are those the caller may see."""
-    per_origin = _per_origin(db, origins, wanted)
     chosen = matching(origins, wanted)
-    totals = [per_origin[one.id] for one in chosen if one.id in per_origin]
+    datasets = _counts(
+        db, t.dataset_item, t.dataset_item.c.dataset_id, conditions(db, wanted, chosen, origins, without="datasets")
+    )
+    return assemble(
+        origins,
+        wanted,
+        _per_origin(db, origins, wanted),
+        readings(db, origins, wanted),
+        _unboxed(db, chosen, origins, wanted),
+        _joined(db, chosen, origins, wanted, "tags", t.item_tag, t.item_tag.c.tag),
+        _joined(db, chosen, origins, wanted, "labels", t.item_box, t.item_box.c.label),
+        named_datasets(db, datasets),
+    )
+
+
+def assemble(
+    origins: list[Origin],
+    wanted: ItemFilter,
+    per_origin: dict[int, Totals],
+    readings: list[FacetValue],
+    unboxed: int,
+    tags: list[FacetValue],
+    labels: list[FacetValue],
+    datasets: list[FacetValue],
+) -> Facets:
+    """What depends on the origin alone is added up from `per_origin`: the items that fit all other fields."""
+    totals = [per_origin[one.id] for one in matching(origins, wanted) if one.id in per_origin]
 
     def facet(name: str, value: Callable[[Origin], str], label: Callable[[Origin], str]) -> list[FacetValue]:
         counts: Counter[str] = Counter()
@@ -42,40 +67,59 @@ def count(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> Facet
         total=sum(one.count for one in totals),
         total_bytes=sum(one.size for one in totals),
         untagged=sum(one.untagged for one in totals),
-        kinds=facet("kinds", lambda o: o.kind, lambda o: o.kind) + _readings(db, origins, wanted),
+        unboxed=unboxed,
+        kinds=facet("kinds", lambda o: o.kind, lambda o: o.kind) + readings,
         machines=facet("machines", lambda o: o.machine_id, lambda o: o.machine_name),
         locations=facet("locations", lambda o: o.location_id, lambda o: o.location_name),
         components=facet("components", lambda o: o.component_name, lambda o: o.component_name),
         methods=facet("methods", lambda o: o.method, lambda o: o.method),
         mime_types=facet("mime_types", lambda o: o.mime_type, lambda o: o.mime_type),
-        tags=_joined(db, chosen, wanted, "tags", t.item_tag, t.item_tag.c.tag),
-        labels=_joined(db, chosen, wanted, "labels", t.item_box, t.item_box.c.label),
-        datasets=_datasets(db, chosen, wanted),
+        tags=tags,
+        labels=labels,
+        datasets=datasets,
     )
 
 
-def _per_origin(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> dict[int, _Totals]:
+def listed(counts: Mapping[str, tuple[str, int]]) -> list[FacetValue]:
+    """The most frequent values; `counts` is value → (label, number)."""
+    most = sorted(counts.items(), key=lambda one: -one[1][1])[:_MOST_VALUES]
+    return _sorted(FacetValue(value, label, number) for value, (label, number) in most)
+
+
+def named_datasets(db: sa.Connection, counts: Mapping[str, int]) -> list[FacetValue]:
+    """The most frequent datasets under their names; `counts` is dataset id → number."""
+    most = dict(Counter(counts).most_common(_MOST_VALUES))
+    names = db.execute(sa.select(t.dataset.c.id, t.dataset.c.name).where(t.dataset.c.id.in_(most)))
+    return _sorted(FacetValue(value, label, most[value]) for value, label in names)
+
+
+def _per_origin(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> dict[int, Totals]:
     """One pass over an index answers every facet that depends on the origin alone."""
     item = t.item.c
     untagged = sa.func.sum(sa.case((item.tag_count == 0, 1), else_=0))
     query = sa.select(item.origin_id, sa.func.count(), sa.func.sum(item.size_bytes), untagged)
-    rows = db.execute(query.where(*conditions(db, wanted, origins)).group_by(item.origin_id))
-    return {origin_id: _Totals(n, int(size), int(bare)) for origin_id, n, size, bare in rows}
+    rows = db.execute(query.where(*conditions(db, wanted, origins, origins)).group_by(item.origin_id))
+    return {origin_id: Totals(n, int(size), int(bare)) for origin_id, n, size, bare in rows}
+
+
+def _unboxed(db: sa.Connection, chosen: list[Origin], visible: list[Origin], wanted: ItemFilter) -> int:
+    """Those without any box, whatever labels the filter asks for."""
+    has_box = sa.exists().where(t.item_box.c.row == t.item.c.row)
+    where = conditions(db, wanted, chosen, visible, without="labels")
+    return int(db.scalar(sa.select(sa.func.count()).select_from(t.item).where(*where, ~has_box)) or 0)
 
 
 def _joined(
-    db: sa.Connection, chosen: list[Origin], wanted: ItemFilter, name: str, table: sa.Table, column: sa.Column[str]
+    db: sa.Connection,
+    chosen: list[Origin],
+    visible: list[Origin],
+    wanted: ItemFilter,
+    name: str,
+    table: sa.Table,
+    column: sa.Column[str],
 ) -> list[FacetValue]:
-    counts = _counts(db, table, column, conditions(db, wanted, chosen, without=name))
-    return _sorted(FacetValue(value, value, n) for value, n in counts.most_common(_MOST_VALUES))
-
-
-def _datasets(db: sa.Connection, chosen: list[Origin], wanted: ItemFilter) -> list[FacetValue]:
-    where = conditions(db, wanted, chosen, without="datasets")
-    counts = _counts(db, t.dataset_item, t.dataset_item.c.dataset_id, where)
-    listed = dict(counts.most_common(_MOST_VALUES))
-    names = db.execute(sa.select(t.dataset.c.id, t.dataset.c.name).where(t.dataset.c.id.in_(listed)))
-    return _sorted(FacetValue(value, label, listed[value]) for value, label in names)
+    counts = _counts(db, table, column, conditions(db, wanted, chosen, visible, without=name))
+    return listed({value: (value, n) for value, n in counts.items()})
 
 
 def _counts(
@@ -95,7 +139,7 @@ def _counts(
     return +counts
 
 
-def _readings(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> list[FacetValue]:
+def readings(db: sa.Connection, origins: list[Origin], wanted: ItemFilter) -> list[FacetValue]:
     """Readings are no items, but their number stands beside the other kinds."""
     ids = [one.id for one in matching(origins, wanted, without="kinds") if one.kind == sniff.READING]
     batch = t.readings_batch.c

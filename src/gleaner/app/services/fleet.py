@@ -165,15 +165,18 @@ class FleetService(PlaceService):
         self.part(caller, part_id, owner=True)
         secret = new_secret()
         with self._database.write() as db:
+            mine = t.part_secret.c.part_id == part_id
+            # Later than every other also when the clock was set back: the order decides which ones stay.
+            last_ns = db.scalar(sa.select(sa.func.max(t.part_secret.c.created_ns)).where(mine)) or 0
             row = {
                 "id": str(uuid.uuid4()),
                 "part_id": part_id,
                 "hash": hash_secret(secret),
-                "created_ns": self._clock_ns(),
+                "created_ns": max(self._clock_ns(), last_ns + 1),
             }
             db.execute(t.part_secret.insert().values(**row))
-            newest = sa.select(t.part_secret.c.id).where(t.part_secret.c.part_id == part_id)
-            kept = newest.order_by(t.part_secret.c.created_ns.desc(), sa.text("rowid desc")).limit(MOST_SECRETS)
+            newest = sa.select(t.part_secret.c.id).where(mine)
+            kept = newest.order_by(t.part_secret.c.created_ns.desc()).limit(MOST_SECRETS)
             db.execute(
                 t.part_secret.delete().where(t.part_secret.c.part_id == part_id, t.part_secret.c.id.not_in(kept))
             )
@@ -183,7 +186,7 @@ class FleetService(PlaceService):
         """(id, made at) of the part's secrets, newest first; what they are is not kept."""
         mine = sa.select(t.part_secret.c.id, t.part_secret.c.created_ns).where(t.part_secret.c.part_id == part_id)
         with self._database.read() as db:
-            return list(db.execute(mine.order_by(t.part_secret.c.created_ns.desc(), sa.text("rowid desc"))).all())
+            return list(db.execute(mine.order_by(t.part_secret.c.created_ns.desc())).all())
 
     def delete_secret(self, caller: Caller, part_id: str, secret_id: str) -> None:
         self.part(caller, part_id, owner=True)

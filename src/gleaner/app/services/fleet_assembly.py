@@ -13,6 +13,7 @@ from gleaner.app.services.jobs import TrainingService
 from gleaner.app.services.jobs_store import JobStore
 from gleaner.app.services.logs import LogService
 from gleaner.app.services.ml_models import MlModelService
+from gleaner.app.services.package_signing import PackageSigner
 from gleaner.app.services.packages import PackageService
 
 
@@ -26,6 +27,7 @@ def build_fleet(context: AppContext) -> None:
     context.logs = LogService(database, events, fleet)
     root = context.settings.data_dir / "packages"
     context.packages = packages = PackageService(database, events, fleet, context.keys, root)
+    context.package_signer = PackageSigner(context.keys.tokens, packages)
     fleet.configs.versions = packages
     context.deploy = DeployService(fleet, packages)
     context.ml_models = MlModelService(packages, context.deploy)
@@ -37,6 +39,8 @@ def build_training(context: AppContext) -> None:
     runs = context.settings.data_dir / "runs"
     store = JobStore(context.database)
     context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs)
+    if context.leases:
+        context.jobs.holding = context.leases.holding
 
 
 def start_fleet(context: AppContext) -> None:
@@ -44,7 +48,8 @@ def start_fleet(context: AppContext) -> None:
     context.auth.bootstrap(context.settings.owner_email)
     context.fleet.presence.watch(context.fleet.publish_status)
     context.packages.start()
-    context.jobs.start()
+    if context.settings.background:
+        context.jobs.start()
 
 
 def stop_fleet(context: AppContext) -> None:

@@ -77,7 +77,9 @@ def host_info(info: Mapping[str, Any] | None) -> dict[str, Any]:
     told = info or {}
     ips = told.get("ips")
     texts = {name: str(told.get(name) or "") for name in ("version", "host", "os", "platform")}
-    return {**texts, "ips": [str(ip) for ip in ips] if isinstance(ips, list) else []}
+    port = told.get("port")
+    found = {**texts, "ips": [str(ip) for ip in ips] if isinstance(ips, list) else []}
+    return {**found, "port": port if isinstance(port, int) else 0}
 
 
 def iso(time_ns: int | None) -> str | None:

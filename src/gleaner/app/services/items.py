@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -13,11 +14,21 @@ import sqlalchemy as sa
 
 from gleaner.app.caller import Caller
 from gleaner.app.database import Database
-from gleaner.app.errors import InvalidInput, NotFound
+from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services.items_filter import conditions, matching, require_owner, visible_origins
 from gleaner.app.services.items_read import ItemReader
-from gleaner.app.services.items_values import Deletion, ItemBox, ItemFilter, Origin, Selection
+from gleaner.app.services.items_values import (
+    Deletion,
+    ItemBox,
+    ItemFilter,
+    Origin,
+    Selection,
+    Settle,
+    Settled,
+    Suggested,
+)
+from gleaner.app.store import deletions
 from gleaner.app.store import tables as t
 from gleaner.app.store.packs import PackStore
 from gleaner.app.store.records import Box, clean_tags
@@ -26,6 +37,7 @@ from gleaner.app.store.records import Box, clean_tags
 UNDO_S = 24 * 3600
 _EVENT_ROWS = 100
 _LONGEST_TAG = 200
+_BOX_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _ITEM = t.item.c
 
 
@@ -43,7 +55,7 @@ class ItemService(ItemReader):
         self, caller: Caller, selection: Selection, add: Sequence[str] = (), remove: Sequence[str] = ()
     ) -> int:
         """Adds and removes tags; the answer counts items that changed."""
-        new, old = _tags(add), _tags(remove)
+        new, old = checked_tags(add), checked_tags(remove)
         if not new and not old:
             raise InvalidInput("No tags were given", "Name at least one tag to add or remove.")
         with self._database.write() as db:
@@ -76,6 +88,7 @@ class ItemService(ItemReader):
             newest = db.scalar(sa.select(sa.func.max(_ITEM.deleted_ns)).where(_ITEM.deleted_ns.is_not(None)))
             now = max(now, (newest or 0) + 1)
             chosen = t.rows_in(rows, db.dialect.name)
+            deletions.note(self._packs, db, deletions.file_ids_of(db, t.item, rows), now)
             db.execute(t.item.update().where(_ITEM.row.in_(chosen)).values(deleted_ns=now))
         self._changed(origins, rows)
         return Deletion(len(rows), str(now))
@@ -96,15 +109,32 @@ class ItemService(ItemReader):
             touched = [origins[one.origin_id] for one in found if one.origin_id in origins]
             require_owner(caller, touched, "these items")
             chosen = t.rows_in(rows, db.dialect.name)
+            now = max(self._clock_ns(), int(undo) + 1)
+            deletions.note(self._packs, db, deletions.file_ids_of(db, t.item, rows), now, undone=True)
             db.execute(t.item.update().where(_ITEM.row.in_(chosen)).values(deleted_ns=None))
         self._changed(touched, rows)
         return len(rows)
 
     def add_box(self, caller: Caller, row: int, box: Box) -> ItemBox:
-        made = ItemBox(str(uuid.uuid4()), _checked(box))
+        made = ItemBox(str(uuid.uuid4()), checked_box(box))
         with self._database.write() as db:
             _, origins = _select(db, caller, Selection(rows=(row,)), "the boxes of this item")
             db.execute(t.item_box.insert().values(id=made.id, row=row, **made.box.__dict__))
+        self._changed(origins, [row])
+        return made
+
+    def put_box(self, caller: Caller, row: int, box_id: str, box: Box) -> ItemBox:
+        """Makes or replaces the box of this id. Raises Conflict if another item has a box of that id."""
+        made = ItemBox(checked_box_id(box_id), checked_box(box))
+        with self._database.write() as db:
+            _, origins = _select(db, caller, Selection(rows=(row,)), "the boxes of this item")
+            owner = db.scalar(sa.select(t.item_box.c.row).where(t.item_box.c.id == box_id))
+            if owner is None:
+                db.execute(t.item_box.insert().values(id=box_id, row=row, **made.box.__dict__))
+            elif owner == row:
+                db.execute(t.item_box.update().where(t.item_box.c.id == box_id).values(**made.box.__dict__))
+            else:
+                raise Conflict(f"Box {box_id} is not on item {row}", "Give a new box an id of its own, such as a UUID.")
         self._changed(origins, [row])
         return made
 
@@ -117,7 +147,7 @@ class ItemService(ItemReader):
             if found is None:
                 raise NotFound(f"There is no box {box_id} on item {row}", "Reload the item.")
             before = Box(**{name: found[name] for name in Box.__dataclass_fields__})
-            made = ItemBox(box_id, _checked(replace(before, **changes)))
+            made = ItemBox(box_id, checked_box(replace(before, **changes)))
             db.execute(t.item_box.update().where(*same).values(**made.box.__dict__))
         self._changed(origins, [row])
         return made
@@ -129,6 +159,26 @@ class ItemService(ItemReader):
             if gone.rowcount == 0:
                 raise NotFound(f"There is no box {box_id} on item {row}", "Reload the item.")
         self._changed(origins, [row])
+
+    def settle_boxes(self, caller: Caller, selection: Selection, which: Suggested, to: Settle) -> Settled:
+        """A person vouches for these boxes of a model, or dismisses them. Boxes that people drew are left as they are."""
+        box = t.item_box.c
+        with self._database.write() as db:
+            rows, origins = _select(db, caller, selection, "the boxes of these items")
+            wanted = [box.row.in_(t.rows_in(rows, db.dialect.name)), box.confidence >= which.at_least]
+            if which.below is not None:
+                wanted.append(box.confidence < which.below)
+            if which.labels:
+                wanted.append(box.label.in_(which.labels))
+            change = {
+                Settle.COUNT: sa.select(box.row).where(*wanted),
+                Settle.ACCEPT: t.item_box.update().values(confidence=None).where(*wanted).returning(box.row),
+                Settle.DISMISS: t.item_box.delete().where(*wanted).returning(box.row),
+            }
+            found = list(db.scalars(change[to]))
+        if to is not Settle.COUNT:
+            self._changed(origins, set(found))
+        return Settled(len(found), len(set(found)))
 
     def _changed(self, origins: Iterable[Origin], rows: Iterable[int]) -> None:
         publish_changed(self._events, {one.organization_id for one in origins}, rows)
@@ -150,8 +200,9 @@ def selected(db: sa.Connection, caller: Caller, selection: Selection) -> tuple[l
     else:
         assert selection.filter is not None
         wanted, filter_ = None, selection.filter
-    origins = matching(visible_origins(db, caller, filter_.organization_ids), filter_)
-    query = sa.select(_ITEM.row, _ITEM.origin_id).where(*conditions(db, filter_, origins))
+    visible = visible_origins(db, caller, filter_.organization_ids)
+    origins = matching(visible, filter_)
+    query = sa.select(_ITEM.row, _ITEM.origin_id).where(*conditions(db, filter_, origins, visible))
     found = db.execute(query if wanted is None else query.where(_ITEM.row.in_(wanted))).all()
     if selection.rows is not None and len(found) != len(set(selection.rows)):
         missing = min(set(selection.rows) - {row for row, _ in found})
@@ -166,7 +217,8 @@ def _select(db: sa.Connection, caller: Caller, selection: Selection, what: str) 
     return rows, origins
 
 
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Cleaned. Raises InvalidInput."""
     cleaned = clean_tags(tags)
     for tag in cleaned:
         if len(tag) > _LONGEST_TAG or any(ord(c) < 32 for c in tag):
@@ -174,7 +226,15 @@ def _tags(tags: Sequence[str]) -> tuple[str, ...]:
     return cleaned
 
 
-def _checked(box: Box) -> Box:
+def checked_box_id(box_id: str) -> str:
+    """Raises InvalidInput. Ids that the app made are UUIDs; those of captured results are the uploader's."""
+    if not _BOX_ID.fullmatch(box_id):
+        raise InvalidInput(f"{box_id[:40]!r} is no id of a box", "Use a UUID, or up to 64 letters, digits, _ and -.")
+    return box_id
+
+
+def checked_box(box: Box) -> Box:
+    """Raises InvalidInput for one that cannot be drawn."""
     edges = (box.x_min, box.y_min, box.x_max, box.y_max)
     if not box.label.strip():
         raise InvalidInput("The box has no label", "Say what is in it.")

@@ -16,7 +16,9 @@ from gleaner.app.caller import Caller
 from gleaner.app.database import Database
 from gleaner.app.errors import InvalidInput, NotFound
 from gleaner.app.services import facets
-from gleaner.app.services.items_filter import ORIGIN_COLUMNS, conditions, matching, visible_origins
+from gleaner.app.services.item_columns import Columns, View
+from gleaner.app.services.item_view import Chosen
+from gleaner.app.services.items_filter import conditions, matching, visible_origins
 from gleaner.app.services.items_values import Content, Facets, Item, ItemBox, ItemFilter, Origin, Page
 from gleaner.app.store import tables as t
 from gleaner.app.store.pack_format import Position
@@ -32,18 +34,29 @@ class ItemReader:
     def __init__(self, database: Database, packs: PackStore) -> None:
         self._database = database
         self._packs = packs
+        self.columns = Columns(database)
 
     def index(self, caller: Caller, wanted: ItemFilter) -> bytes:
         """Rows of all matching items, newest first, as little-endian u32."""
+        view = self.columns.view()
         with self._database.read() as db:
+            if view is not None:
+                return self._chosen(view, db, caller, wanted).index()
             query = sa.select(_ITEM.row).where(*self._where(db, caller, wanted))
-            rows = array.array("I", _first_column(db, query.order_by(_ITEM.captured_ns.desc(), _ITEM.row.desc())))
+            found = _first_column(db, query.order_by(_ITEM.captured_ns.desc(), _ITEM.row.desc()))
+        if wanted.only is not None:
+            there = set(found)
+            found = [row for row in wanted.only if row in there]
+        rows = array.array("I", found)
         if sys.byteorder == "big":
             rows.byteswap()
         return rows.tobytes()
 
     def facets(self, caller: Caller, wanted: ItemFilter) -> Facets:
+        view = self.columns.view()
         with self._database.read() as db:
+            if view is not None:
+                return self._chosen(view, db, caller, wanted).facets()
             return facets.count(db, visible_origins(db, caller, wanted.organization_ids), wanted)
 
     def lookup(self, caller: Caller, rows: Sequence[int]) -> list[Item]:
@@ -60,17 +73,6 @@ class ItemReader:
         if not found:
             raise _no_item(row)
         return found[0]
-
-    def seen(self, caller: Caller, row: int) -> tuple[str, Origin]:
-        """An item's file id and origin, with one query: for answers a page asks for by the hundred. Raises NotFound."""
-        query = sa.select(_ITEM.file_id, *ORIGIN_COLUMNS).join(t.origin, t.origin.c.id == _ITEM.origin_id)
-        with self._database.read() as db:
-            found = db.execute(query.where(_ITEM.row == row, _ITEM.deleted_ns.is_(None))).one_or_none()
-        if found is not None:
-            origin = Origin(*found[1:])
-            if caller.role_on(origin.organization_id, origin.location_id, origin.machine_id) is not None:
-                return found[0], origin
-        raise _no_item(row)
 
     def by_ids(self, caller: Caller, binary_data_ids: Sequence[str]) -> list[Item]:
         """By Viam's ids or bare file ids, in their order. Raises InvalidInput (malformed or none), NotFound."""
@@ -115,7 +117,10 @@ class ItemReader:
 
     def count(self, caller: Caller, wanted: ItemFilter) -> tuple[int, int]:
         """(items, bytes) that match."""
+        view = self.columns.view()
         with self._database.read() as db:
+            if view is not None:
+                return self._chosen(view, db, caller, wanted).count()
             query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_ITEM.size_bytes), 0))
             count, size = db.execute(query.where(*self._where(db, caller, wanted))).one()
         return int(count), int(size)
@@ -137,6 +142,19 @@ class ItemReader:
         item = self.get(caller, row)
         return Content(item, lambda start, length: self._read(row, start, length))
 
+    def content_of(self, row: int) -> bytes:
+        """An item's bytes, for code that has already checked its caller. Raises NotFound."""
+        pack_id, position = self.position(row)
+        return b"".join(self._packs.chunks(pack_id, position))
+
+    def digest_of(self, row: int) -> bytes:
+        """SHA-256 of an item's bytes, for code that has already checked its caller. Raises NotFound."""
+        with self._database.read() as db:
+            found = db.scalar(sa.select(_ITEM.digest).where(_ITEM.row == row))
+        if found is None:
+            raise _no_item(row)
+        return bytes(found)
+
     def _read(self, row: int, start: int, length: int) -> Iterator[bytes]:
         pack_id, position = self.position(row)
         yield from self._packs.chunks(pack_id, position, start, length)
@@ -152,9 +170,12 @@ class ItemReader:
 
     # Parts of the above
 
+    def _chosen(self, view: View, db: sa.Connection, caller: Caller, wanted: ItemFilter) -> Chosen:
+        return Chosen(view, db, visible_origins(db, caller, wanted.organization_ids), wanted)
+
     def _where(self, db: sa.Connection, caller: Caller, wanted: ItemFilter) -> list[sa.ColumnElement[bool]]:
-        origins = matching(visible_origins(db, caller, wanted.organization_ids), wanted)
-        return conditions(db, wanted, origins)
+        visible = visible_origins(db, caller, wanted.organization_ids)
+        return conditions(db, wanted, matching(visible, wanted), visible)
 
     def _values_of(self, caller: Caller, wanted: ItemFilter, table: sa.Table, column: sa.Column[str]) -> list[str]:
         with self._database.read() as db:

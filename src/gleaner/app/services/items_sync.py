@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.exc import SQLAlchemyError
 from viam.proto.app.datasync import DataType, UploadMetadata
 
 from gleaner.app.database import Database
-from gleaner.app.errors import AppError, NotFound, Unavailable
+from gleaner.app.errors import AppError, InvalidInput, NotFound, TooLarge, Unavailable
+from gleaner.app.services.sequences import SequenceService
+from gleaner.app.services.sequences_values import MOST_FILE_BYTES, read_file
 from gleaner.app.store import index
 from gleaner.app.store.payload import MemoryPayload
 from gleaner.app.store.places import PartLookup, Place
@@ -43,12 +46,14 @@ class SyncFiles:
         database: Database,
         spool: Spool,
         parts: PartLookup,
+        sequences: SequenceService,
         part_id: str,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._database = database
         self._spool = spool
         self._parts = parts
+        self._sequences = sequences
         self.part_id = part_id
         self._clock_ns = clock_ns
 
@@ -95,6 +100,10 @@ class SyncFiles:
         if file.size != entry.size or hasher.hexdigest() != entry.id:
             file.discard()
             return _mismatch(entry)
+        if entry.kind is EntryKind.SEQUENCE:
+            kept = self._keep(entry, b"".join(file.frames()) if file.size <= MOST_FILE_BYTES else b"", self.place())
+            file.discard()
+            return kept
         try:
             if entry.kind is EntryKind.FILE:
                 return from_file(
@@ -103,20 +112,32 @@ class SyncFiles:
             made = from_spooled_capture(file, self.place(), bytes.fromhex(entry.id), self._clock_ns(), entry.tags)
         except AppError as err:
             file.discard()
-            return Result(entry.id, Status.REJECTED, err.message, err.hint)
+            return rejection(entry.id, err)
         return made or _empty(entry)
 
     def _judge(self, entry: Entry, payload: bytes, place: Place) -> Upload | Result:
         data = plain(entry, payload)
         if capture_id(self.part_id, entry.path, data) != entry.id:
             return _mismatch(entry)
+        if entry.kind is EntryKind.SEQUENCE:
+            return self._keep(entry, data, place)
         now, key = self._clock_ns(), bytes.fromhex(entry.id)
         try:
             if entry.kind is EntryKind.FILE:
                 return from_file(_metadata(entry), MemoryPayload(data), place, now, idempotency_key=key)
             return from_capture_file(data, place, key, now, entry.tags) or _empty(entry)
         except AppError as err:
-            return Result(entry.id, Status.REJECTED, err.message, err.hint)
+            return rejection(entry.id, err)
+
+    def _keep(self, entry: Entry, data: bytes, place: Place) -> Result:
+        """A sequence is durable when this returns: it is a row, and no upload."""
+        try:
+            _, is_known = self._sequences.keep(place, read_file(data))
+        except InvalidInput as err:
+            return rejection(entry.id, err)
+        except SQLAlchemyError as err:
+            raise Unavailable(f"The app could not store {entry.path}: {err}", "It is sent again later.") from err
+        return Result(entry.id, Status.DUPLICATE if is_known else Status.STORED)
 
 
 def _metadata(entry: Entry) -> UploadMetadata:
@@ -135,9 +156,16 @@ def _stamp(time_ns: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def rejection(id_: str, error: AppError) -> Result:
+    """Only what is wrong with the bytes is said of the file; a part that is gone or may not is no reason to give it up."""
+    is_the_files = isinstance(error, (InvalidInput, TooLarge))
+    return Result(id_, Status.REJECTED, error.message, error.hint, again=not is_the_files)
+
+
 def _mismatch(entry: Entry) -> Result:
     message = f"{entry.path} is not what its id says: the bytes were changed while they were read or sent"
-    return Result(entry.id, Status.REJECTED, message, "Compute the id again and resend the file.")
+    hint = "If it happens again, check the part id in the machine's `cloud` section, then the computer's memory."
+    return Result(entry.id, Status.REJECTED, message, hint, again=True)
 
 
 def _empty(entry: Entry) -> Result:

@@ -14,12 +14,14 @@ from gleaner.app.services.datasets import DatasetService
 from gleaner.app.services.items import ItemService
 from gleaner.app.services.items_values import Selection
 from gleaner.app.store import sniff
+from gleaner.app.store.cut_off import is_cut_off
 from gleaner.app.store.ingest import Ingest, Receipt
 from gleaner.app.store.payload import Payload
 from gleaner.app.store.places import PartLookup, Place, organization_place
 from gleaner.app.store.uploads import from_file
 
 _COMMIT_S = 300.0
+_CUT_OFF = "The picture ends too early: it was stored as it is, and cannot be shown or learned from whole"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Stored:
     binary_data_id: str
     name: str
     is_duplicate: bool
+    warning: str = ""
+    """What is wrong with the file although it is stored."""
 
 
 @dataclass(frozen=True)
@@ -98,26 +102,27 @@ class FileUploads:
                 file.payload.discard()
             raise
         failed: list[Failed] = []
-        waiting: list[tuple[NewFile, Future[Receipt]]] = []
+        waiting: list[tuple[NewFile, str, Future[Receipt]]] = []
         for file in files:
             try:
-                waiting.append((file, self._submit(file, place, target)))
+                warning = _CUT_OFF if is_cut_off(file.payload) else ""
+                waiting.append((file, warning, self._submit(file, place, target)))
             except AppError as err:
                 file.payload.discard()
                 failed.append(Failed(file.name, err.message, err.hint))
         stored: list[Stored] = []
-        for file, future in waiting:
+        for file, warning, future in waiting:
             try:
                 receipt = future.result(_COMMIT_S)
             except AppError as err:
                 failed.append(Failed(file.name, err.message, err.hint))
             else:
-                stored.append(Stored(receipt.row, receipt.binary_data_id, file.name, receipt.is_duplicate))
+                stored.append(Stored(receipt.row, receipt.binary_data_id, file.name, receipt.is_duplicate, warning))
         self._complete_duplicates(caller, [one.row for one in stored if one.is_duplicate], target)
         return stored, failed
 
     def _submit(self, file: NewFile, place: Place, target: Target) -> Future[Receipt]:
-        _refuse_false_pictures(file)
+        refuse_false_pictures(file)
         metadata = UploadMetadata(
             part_id=place.part_id,
             type=DataType.DATA_TYPE_FILE,
@@ -146,7 +151,8 @@ def _organization(caller: Caller, organization_id: str) -> str:
     return own[0]
 
 
-def _refuse_false_pictures(file: NewFile) -> None:
+def refuse_false_pictures(file: NewFile) -> None:
+    """Raises InvalidInput for what is called a picture and is none that a browser shows."""
     extension = "." + file.name.rpartition(".")[2]
     named = sniff.mime_of_extension(extension)
     head = file.payload.head(64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from gleaner.app.store.records import Box, Classification
@@ -14,7 +15,8 @@ class ItemFilter:
     """Which items. Values of one field are alternatives, fields combine with AND, an empty field asks for nothing.
 
     `start_ns` is inclusive, `end_ns` exclusive, both by capture time. `component_types` match the whole triplet or its
-    last part. `tagged` asks for any tag (True) or none (False). `search` looks at file, tag, component and machine names.
+    last part. `tagged` asks for any tag (True) or none (False), `boxed` for any box
+    or none. `search` looks at file, tag, component and machine names.
     """
 
     organization_ids: tuple[str, ...] = ()
@@ -26,15 +28,24 @@ class ItemFilter:
     component_names: tuple[str, ...] = ()
     component_types: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    resources: tuple[tuple[str, str], ...] = ()
+    """(component name, method)."""
     mime_types: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     tagged: bool | None = None
     labels: tuple[str, ...] = ()
+    boxed: bool | None = None
     dataset_ids: tuple[str, ...] = ()
     start_ns: int | None = None
     end_ns: int | None = None
     search: str = ""
+    near: int | None = None
+    """A picture's row: only pictures that look like it, itself among them."""
+    only: tuple[int, ...] | None = None
+    """Of these rows; where newest first is asked for, their order counts instead."""
+    once: bool = False
+    """Of pictures from one place (`Origin`) that look the same only one: the newest row among the chosen."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,7 @@ class Facets:
     total: int
     total_bytes: int
     untagged: int
+    unboxed: int
     kinds: list[FacetValue]
     machines: list[FacetValue]
     locations: list[FacetValue]
@@ -152,3 +164,26 @@ class Facets:
     tags: list[FacetValue]
     labels: list[FacetValue]
     datasets: list[FacetValue]
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """Which of a model's boxes: of these labels (all if empty), with a confidence of at least `at_least` and below `below`."""
+
+    labels: tuple[str, ...] = ()
+    at_least: float = 0.0
+    below: float | None = None
+
+
+class Settle(StrEnum):
+    """What becomes of a model's boxes; `COUNT` only tells how many there are."""
+
+    ACCEPT = "accept"
+    DISMISS = "dismiss"
+    COUNT = "count"
+
+
+@dataclass(frozen=True)
+class Settled:
+    boxes: int
+    pictures: int

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,16 +18,24 @@ from gleaner.app.caller import Caller
 from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services.job_runner import TrainingRun, kill_leftover
-from gleaner.app.services.jobs_execute import JobExecution
+from gleaner.app.services.jobs_execute import SCRIPT_FILE, JobExecution
+from gleaner.app.services.jobs_request import (
+    CUSTOM,
+    CustomRequest,
+    TrainingRequest,
+    check_arguments,
+    check_frame,
+    checked_labels,
+    require_examples,
+)
 from gleaner.app.services.jobs_store import ENDED, Job, JobLine, JobStore, Status
-from gleaner.app.services.packages import PackageService
-from gleaner.wire.machine_config import NAME_PATTERN
+from gleaner.app.services.packages import ML_TRAINING, PackageService
 
 WORKER = (sys.executable, "-m", "gleaner.learn.worker")
-TASKS = ("single_label_classification", "multi_label_classification", "object_detection")
-SHORTEST_S, LONGEST_S, DEFAULT_S = 5.0, 86_400.0, 60.0
-_LONGEST_MODEL_NAME = 40
+NO_CONTAINERS = "Containers are not used here: the script runs in a Python environment of its own, with the Python that Gleaner has."
 _MOST_ATTEMPTS = 2
+_ELSEWHERE_S = 2.0
+"""How often a queue that other processes add to is looked at."""
 
 log = logging.getLogger("gleaner.app.jobs")
 
@@ -54,17 +63,6 @@ class Datasets(Protocol):
     def check(self, caller: Caller, dataset_id: str, labels: Sequence[str], model_type: str) -> dict[str, Any]: ...
     def create_version(self, caller: Caller, dataset_id: str) -> VersionInfo: ...
     def materialize_version(self, version_id: str, folder: Path) -> object: ...
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    dataset_id: str
-    model_name: str
-    model_type: str
-    labels: list[str]
-    organization_id: str = ""
-    model_version: str = ""
-    time_budget_s: float = DEFAULT_S
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,8 @@ class TrainingService:
         self._runs_dir = runs_dir
         self.command = command
         """What runs a job; replaced by tests."""
+        self.holding: Callable[[str], AbstractContextManager[bool]] | None = None
+        """Of several processes on one database, the one that has the lease runs the queue of all."""
         self._clock_ns = clock_ns
         self._wake = threading.Condition()
         self._is_stopping = False
@@ -103,9 +103,10 @@ class TrainingService:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._recover()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._work, name="training queue")
+        if self.holding is None:
+            self._recover()
+        self._thread = threading.Thread(target=self._work_alone if self.holding else self._work, name="training queue")
         self._thread.start()
 
     def stop(self) -> None:
@@ -123,9 +124,26 @@ class TrainingService:
 
     def submit(self, caller: Caller, request: TrainingRequest) -> Job:
         """Checks everything that can be checked now, freezes the dataset and queues the job."""
-        labels = _checked(request)
+        labels = checked_labels(request)
         found = self._datasets.check(caller, request.dataset_id, labels, request.model_type)
-        _require_examples(labels, found)
+        require_examples(labels, found)
+        warnings = [f"{w['message']} {w.get('hint', '')}".strip() for w in found.get("warnings", [])]
+        return self._queue(caller, request, {"model_type": request.model_type, "labels": labels, "warnings": warnings})
+
+    def submit_custom(self, caller: Caller, request: CustomRequest) -> Job:
+        """Queues a run of a training script; it makes a model of whatever it leaves behind."""
+        check_frame(request.model_name, request.time_budget_s)
+        check_arguments(request.arguments)
+        version = request.script_version or "latest"
+        script = self._packages.get(caller, request.organization_id, request.script_name, version)
+        if script.type != ML_TRAINING:
+            raise InvalidInput(f"{script.name} is no training script", "Choose a package of the type ml_training.")
+        about = {"name": script.name, "version": script.version, "arguments": request.arguments}
+        warnings = [NO_CONTAINERS] if request.container else []
+        return self._queue(caller, request, {"model_type": CUSTOM, "labels": [], "warnings": warnings, "script": about})
+
+    def _queue(self, caller: Caller, request: TrainingRequest | CustomRequest, values: dict[str, Any]) -> Job:
+        """Freezes the dataset. `values`: what the two kinds of training do not share."""
         version = self._datasets.create_version(caller, request.dataset_id)
         organization_id = version.organization_id
         caller.require(organization_id, owner=True, what="the organization's models")
@@ -140,8 +158,6 @@ class TrainingService:
                 "status": Status.PENDING.value,
                 "model_name": request.model_name,
                 "model_version": model_version,
-                "model_type": request.model_type,
-                "labels": labels,
                 "dataset_id": request.dataset_id,
                 "dataset_name": version.dataset_name,
                 "dataset_version": version.version,
@@ -153,7 +169,7 @@ class TrainingService:
                 "attempts": 0,
                 "progress": {"fraction": 0.0, "phase": "waiting", "eta_s": None},
                 "metrics": [],
-                "warnings": [f"{w['message']} {w.get('hint', '')}".strip() for w in found.get("warnings", [])],
+                **values,
             }
         )
         job = self._changed(job_id)
@@ -202,12 +218,23 @@ class TrainingService:
 
     # The queue
 
+    def _work_alone(self) -> None:
+        assert self.holding is not None
+        while True:
+            with self.holding("training") as is_ours:
+                if is_ours:
+                    self._recover()
+                    self._work()
+            with self._wake:
+                if self._is_stopping or self._wake.wait_for(lambda: self._is_stopping, _ELSEWHERE_S):
+                    return
+
     def _work(self) -> None:
         while True:
             with self._wake:
                 job = self._next()
                 while job is None and not self._is_stopping:
-                    self._wake.wait()
+                    self._wake.wait(_ELSEWHERE_S if self.holding else None)
                     job = self._next()
                 if self._is_stopping or job is None:
                     return
@@ -236,7 +263,7 @@ class TrainingService:
     def _execute(self, job: Job, run: TrainingRun, folder: Path) -> Outcome:
         self._changed(job.id)
         execution = JobExecution(job, run, folder, self._store, self._events, self._clock_ns)
-        execution.prepare(lambda: self._datasets.materialize_version(job.dataset_version_id, folder))
+        execution.prepare(lambda: self._materialize(job, folder), self._packages)
         result = execution.run()
         current = self._store.get(job.id)
         if current is None or current.status is Status.CANCELING:
@@ -247,6 +274,18 @@ class TrainingService:
         if self._is_stopping:
             return Outcome(Status.PENDING)
         return Outcome(Status.FAILED, *execution.explain(result))
+
+    def _materialize(self, job: Job, folder: Path) -> None:
+        """The pictures that a job learns from, and the script if it has one."""
+        self._datasets.materialize_version(job.dataset_version_id, folder)
+        if job.script is None:
+            return
+        script = self._packages.find(job.organization_id, job.script["name"], job.script["version"])
+        if script is None:
+            raise FileNotFoundError(f"the training script {job.script['name']} was deleted")
+        with (folder / SCRIPT_FILE).open("wb") as file:
+            for chunk in self._packages.content(script):
+                file.write(chunk)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         if self._store.get(job.id) is None:
@@ -315,36 +354,3 @@ class TrainingService:
         while (text := time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(second))) in taken:
             second += 1
         return text
-
-
-def _checked(request: TrainingRequest) -> list[str]:
-    if request.model_type not in TASKS:
-        raise InvalidInput(f"{request.model_type!r} is no type of model", f"Use one of {', '.join(TASKS)}.")
-    if not NAME_PATTERN.match(request.model_name) or len(request.model_name) > _LONGEST_MODEL_NAME:
-        raise InvalidInput(
-            f"{request.model_name!r} cannot name a model",
-            f"Use up to {_LONGEST_MODEL_NAME} letters, digits, - and _, and start with a letter or digit.",
-        )
-    if not SHORTEST_S <= request.time_budget_s <= LONGEST_S:
-        raise InvalidInput(
-            f"{request.time_budget_s:g} s is no time for training", f"Choose {SHORTEST_S:g} to {LONGEST_S:g} seconds."
-        )
-    labels = list(dict.fromkeys(label.strip() for label in request.labels if label.strip()))
-    if not labels:
-        raise InvalidInput("there is no label to learn", "Choose at least one tag of the dataset as a label.")
-    return labels
-
-
-def _require_examples(labels: list[str], found: dict[str, Any]) -> None:
-    counts = {entry["label"]: entry["count"] for entry in found.get("counts", [])}
-    empty = [label for label in labels if not counts.get(label)]
-    if empty:
-        raise InvalidInput(
-            f"no picture of the dataset has the label {empty[0]!r}",
-            "Tag some pictures with it, or leave the label out.",
-        )
-    if len(labels) == 1 and "untagged" in found and not found["untagged"] and len(counts) < 2:
-        raise InvalidInput(
-            f"every picture is {labels[0]!r}: there is nothing to tell it apart from",
-            "Add some pictures without that tag, or of something else.",
-        )

@@ -10,16 +10,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gleaner.app.errors import NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services.job_runner import Message, RunResult, TrainingRun
 from gleaner.app.services.jobs_store import Job, JobStore
-from gleaner.app.services.packages import ML_MODEL, NewPackage
+from gleaner.app.services.packages import ML_MODEL, NewPackage, PackageService
 
 #: The page draws curves at 2 Hz at most; the database is written no oftener.
 _TELL_EVERY_NS = 500_000_000
 _OUTPUT = "out"
+_COMPARED = ("report.json", "labels.txt", "split.json", "model.onnx")
+SCRIPT_FILE = "script.tar.gz"
 #: Small files first: a report or a sample picture is found without unpacking the model.
-_ORDER = {"report.json": 0, "labels.txt": 1, "samples": 2}
+_ORDER = {"report.json": 0, "labels.txt": 1, "split.json": 1, "samples": 2}
+
+
+_FRAMEWORKS = {
+    ".onnx": "onnx",
+    ".tflite": "tflite",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".pb": "tensorflow",
+    ".keras": "tensorflow",
+}
 
 
 class JobExecution:
@@ -44,12 +57,29 @@ class JobExecution:
         self._lines: list[tuple[int, str, str]] = []
         self._told_ns = 0
 
-    def prepare(self, materialize: Callable[[], object]) -> None:
+    def prepare(self, materialize: Callable[[], object], packages: PackageService) -> None:
         """Makes the run's folder, readable to this user only: it holds the dataset's pictures in the clear."""
         self._folder.mkdir(parents=True, mode=0o700)
         materialize()
         (self._folder / _OUTPUT).mkdir(exist_ok=True)
-        (self._folder / "run.json").write_text(json.dumps(run_settings(self._job), indent=2))
+        settings = run_settings(self._job) | {"previous_version": self._previous(packages)}
+        (self._folder / "run.json").write_text(json.dumps(settings, indent=2))
+
+    def _previous(self, packages: PackageService) -> str:
+        """Puts the version that machines have now beside the pictures, to be compared with; "" if there is none like it."""
+        job = self._job
+        found = packages.find(job.organization_id, job.model_name)
+        if found is None or found.type != ML_MODEL or found.about.get("model_type") != job.model_type:
+            return ""
+        try:
+            files = {name: packages.member(found, name) for name in _COMPARED}
+        except NotFound:  # it was uploaded, or made by an older Gleaner
+            return ""
+        folder = self._folder / "previous"
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return found.version
 
     def run(self) -> RunResult:
         result = self._run.run(self._on_message)
@@ -58,25 +88,49 @@ class JobExecution:
 
     def package(self) -> tuple[NewPackage, Iterable[bytes]]:
         """What the run made, as a package. Raises FileNotFoundError if the model or its report is missing."""
+        if self._job.script is not None:
+            return self._scripts_package(self._job.script)
         report = json.loads((self._folder / _OUTPUT / "report.json").read_text())
         if not (self._folder / _OUTPUT / "model.onnx").is_file():
             raise FileNotFoundError("the training run ended without a model")
         summary = report.get("summary") or {}
-        about = {
-            "model_type": self._job.model_type,
-            "model_framework": "onnx",
-            "labels": self._job.labels,
-            "accuracy": summary.get("accuracy"),
-            "suggested_threshold": summary.get("suggested_threshold"),
-            "job_id": self._job.id,
-            "dataset": {
-                "id": self._job.dataset_id,
-                "name": self._job.dataset_name,
-                "version": self._job.dataset_version,
-                "item_count": self._job.item_count,
-            },
-        }
+        return self._packed(
+            {
+                "model_type": self._job.model_type,
+                "model_framework": "onnx",
+                "labels": self._job.labels,
+                "accuracy": summary.get("map50", summary.get("accuracy")),
+                "suggested_threshold": summary.get("suggested_threshold"),
+                "compared": (compared := report.get("compared")),
+                "held": bool(compared) and compared.get("verdict") == "worse",
+            }
+        )
+
+    def _scripts_package(self, script: dict[str, Any]) -> tuple[NewPackage, Iterable[bytes]]:
+        """Whatever a training script left; nobody knows more of it than the names of its files."""
+        output = self._folder / _OUTPUT
+        labels = output / "labels.txt"
+        known = labels.read_text(encoding="utf-8", errors="replace").splitlines() if labels.is_file() else []
+        endings = {path.suffix for path in output.rglob("*") if path.is_file()}
+        framework = next((name for ending, name in _FRAMEWORKS.items() if ending in endings), "")
+        return self._packed(
+            {
+                "model_type": "",
+                "model_framework": framework,
+                "labels": [line.strip() for line in known if line.strip()],
+                "script": script,
+            }
+        )
+
+    def _packed(self, about: dict[str, Any]) -> tuple[NewPackage, Iterable[bytes]]:
         job = self._job
+        made_from = {
+            "id": job.dataset_id,
+            "name": job.dataset_name,
+            "version": job.dataset_version,
+            "item_count": job.item_count,
+        }
+        about = {**about, "job_id": job.id, "dataset": made_from}
         new = NewPackage(job.organization_id, job.model_name, job.model_version, ML_MODEL, about)
         return new, [_archive(self._folder / _OUTPUT)]
 
@@ -130,6 +184,15 @@ class JobExecution:
 
 def run_settings(job: Job) -> dict[str, Any]:
     """`run.json`: everything that the run depends on, so that the same file makes the same model."""
+    if job.script is not None:
+        return {
+            "task": "custom",
+            "dataset": "dataset.jsonl",
+            "script": SCRIPT_FILE,
+            "arguments": job.script["arguments"],
+            "budget_s": job.time_budget_s,
+            "output_dir": _OUTPUT,
+        }
     return {
         "task": job.model_type,
         "labels": job.labels,

@@ -59,6 +59,8 @@ training_job = sa.Table(
     sa.Column("warnings", sa.JSON, nullable=False),
     #: {"message", "hint"}; null unless the job failed.
     sa.Column("error", sa.JSON),
+    #: {"name", "version", "arguments"} of the training script that makes the model; null where Gleaner does.
+    sa.Column("script", sa.JSON),
 )
 
 training_log = sa.Table(
@@ -97,6 +99,7 @@ class Job:
     metrics: list[dict[str, Any]]
     warnings: list[str]
     error: dict[str, str] | None
+    script: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -121,6 +124,7 @@ class Job:
             "metrics": self.metrics,
             "warnings": self.warnings,
             "error": self.error,
+            "script": self.script,
         }
 
 

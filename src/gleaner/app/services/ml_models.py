@@ -64,6 +64,8 @@ def _version(package: Package) -> dict[str, Any]:
         "accuracy": _number(about.get("accuracy")),
         "suggested_threshold": _number(about.get("suggested_threshold")),
         "size_bytes": package.size_bytes,
+        "compared": package.compared,
+        "held": package.is_held,
         "job_id": job_id if isinstance(job_id := about.get("job_id"), str) else None,
         "dataset": dataset if isinstance(dataset, dict) and dataset.keys() >= _DATASET else None,
     }

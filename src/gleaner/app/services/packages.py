@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +25,8 @@ from gleaner.app.services.fleet import FleetService
 from gleaner.app.services.package_files import read_range, remove_leftovers, write_file
 from gleaner.wire.machine_config import NAME_PATTERN
 
-ML_MODEL = "ml_model"
-TYPES = ("archive", ML_MODEL, "module", "slam_map", "ml_training")
+ML_MODEL, ML_TRAINING = "ml_model", "ml_training"
+TYPES = ("archive", ML_MODEL, "module", "slam_map", ML_TRAINING)
 _KEPT_MEMBERS = 64
 _LARGEST_KEPT = 4 << 20
 
@@ -42,7 +42,7 @@ package = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("crc32c", sa.BigInteger, nullable=False),
     sa.Column("wrapped_key", sa.LargeBinary, nullable=False),
-    #: For models: model_type, labels, accuracy, suggested_threshold, job_id, dataset; empty for what others uploaded.
+    #: For models: model_type, labels, accuracy, suggested_threshold, job_id, dataset, compared, held; empty for what others uploaded.
     sa.Column("about", sa.JSON, nullable=False),
     sa.UniqueConstraint("organization_id", "name", "version"),
 )
@@ -59,6 +59,21 @@ class Package:
     size_bytes: int
     crc32c: int
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> dict[str, Any] | None:
+        """With the version before, as training's report has it; what others uploaded may say anything."""
+        found = self.about.get("compared")
+        counts = ("pictures", "right_before", "right_now")
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in counts):
+            return None
+        is_known = found.get("verdict") in ("better", "alike", "worse", "unknown")
+        return found if is_known and isinstance(found.get("version"), str) else None
+
+    @property
+    def is_held(self) -> bool:
+        """It did worse than the version before on the same pictures, and nobody has released it."""
+        return self.about.get("held") is True and self.compared is not None
 
     @property
     def checksum(self) -> str:
@@ -164,8 +179,19 @@ class PackageService:
         if version not in ("", "latest"):
             wanted = wanted.where(package.c.version == version)
         with self._database.read() as db:
-            row = db.execute(wanted.order_by(package.c.created_ns.desc()).limit(1)).mappings().first()
-        return _value(row) if row else None
+            found = [_value(row) for row in db.execute(wanted.order_by(package.c.created_ns.desc())).mappings()]
+        # What was held back is the latest only when there is nothing else.
+        return next((one for one in found if not one.is_held), found[0] if found else None)
+
+    def release(self, caller: Caller, organization_id: str, name: str, version: str) -> Package:
+        """Lets a version that was held back be the latest after all."""
+        caller.require(organization_id, owner=True, what="the organization's packages")
+        found = self.get(caller, organization_id, name, version)
+        about = found.about | {"held": False}
+        with self._database.write() as db:
+            db.execute(package.update().where(package.c.id == found.id).values(about=about))
+        self._changed(organization_id, name)
+        return replace(found, about=about)
 
     def latest_version(self, organization_id: str, name: str) -> str | None:
         found = self.find(organization_id, name)
@@ -194,6 +220,11 @@ class PackageService:
             raise NotFound(f"{wanted.name} {wanted.version} was deleted", "Choose another version.")
         key = self._keys.unwrap(wrapped, f"package {wanted.id}")
         return read_range(self._file(wanted.id), key, wanted.size_bytes, start, end)
+
+    def all(self) -> list[Package]:
+        """Of every organization: for the owner of the computer, not for callers."""
+        with self._database.read() as db:
+            return [_value(row) for row in db.execute(sa.select(package)).mappings()]
 
     def member(self, wanted: Package, path: str) -> bytes:
         """One file inside the archive. The most recent small ones are kept, as a report's pictures come in dozens."""

@@ -1,6 +1,8 @@
-"""Draws one thumbnail. Pixels are taken as stored: a rotation in EXIF is ignored everywhere, so that boxes fit."""
+"""Draws one thumbnail, turned as EXIF asks for: browsers and training see the picture so, and boxes are drawn on it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 LONGEST_SIDE_PX = 320
 _QUALITY = 82
@@ -12,14 +14,25 @@ class CannotDraw(Exception):
     """The bytes are no picture this app can decode."""
 
 
-def draw(picture: bytes) -> bytes:
-    """A JPEG whose longest side is at most LONGEST_SIDE_PX. Raises CannotDraw."""
+class Drawn(NamedTuple):
+    jpeg: bytes
+    """Its longest side is at most LONGEST_SIDE_PX."""
+    hash: int
+    """What it looks like: `picture_hash`."""
+
+
+def draw(picture: bytes) -> Drawn:
+    """Raises CannotDraw."""
     import cv2
     import numpy as np
     import simplejpeg
 
+    from gleaner.app.services.picture_hash import picture_hash
     from gleaner.app.store import sniff
+    from gleaner.wire.jpeg import exif_orientation
+    from gleaner.wire.picture import upright
 
+    orientation = 1
     found = sniff.sniff(picture[: sniff.HEAD_BYTES])
     if found.width * found.height > _MOST_PIXELS:
         raise CannotDraw(f"{found.width} × {found.height} pixels are too many")
@@ -31,10 +44,10 @@ def draw(picture: bytes) -> bytes:
             )
         except ValueError as err:
             raise CannotDraw(str(err)) from err
+        orientation = exif_orientation(picture)
     else:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         try:
-            pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), flags)
+            pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error as err:
             raise CannotDraw(str(err)) from err
         if pixels is None:
@@ -44,4 +57,6 @@ def draw(picture: bytes) -> bytes:
     if scale < 1:
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=_QUALITY, colorspace="BGR"))
+    pixels = np.ascontiguousarray(upright(pixels, orientation))
+    jpeg = simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorspace="BGR")
+    return Drawn(bytes(jpeg), picture_hash(pixels))

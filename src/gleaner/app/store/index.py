@@ -15,9 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from gleaner.app.store import tables as t
+from gleaner.app.store.origins import Origins, key_of
 from gleaner.app.store.pack_format import Position
 from gleaner.app.store.packs import WrittenPack
-from gleaner.app.store.records import RecordInfo
+from gleaner.app.store.records import READINGS_AS_SENT, RecordInfo
+from gleaner.app.store.sqlite_driver import driver_of
+
+_INSERT_PACK = t.pack.insert().returning(t.pack.c.id)
 
 
 class Outcome(Enum):
@@ -62,25 +66,28 @@ def find(db: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, Known]:
 
 
 def _with_keys(db: sa.Connection, table: sa.Table, number: sa.Column[int], keys: Sequence[bytes]) -> Iterable[Any]:
-    if db.dialect.name == "sqlite":
-        # In the driver's own words: SQLAlchemy takes longer to spread an IN than SQLite to answer it.
+    if (driver := driver_of(db)) is not None:
         names = f"idempotency_key, {number.name}, digest, deleted_ns"
         marks = ",".join("?" * len(keys))
         query = f'SELECT {names} FROM "{table.name}" WHERE idempotency_key IN ({marks})'
-        return db.exec_driver_sql(query, tuple(keys))
+        return driver.rows(query, tuple(keys))
     columns = (table.c.idempotency_key, number, table.c.digest, table.c.deleted_ns)
     return db.execute(sa.select(*columns).where(table.c.idempotency_key.in_(keys)))
 
 
 def judge(info: RecordInfo, known: Known) -> Outcome:
-    return Outcome.DUPLICATE if known.digest == info.digest else Outcome.CONFLICT
+    # Earlier versions stored the same readings in other words; a machine may send them once more.
+    is_same = known.digest == info.digest or info.mime_type == READINGS_AS_SENT
+    return Outcome.DUPLICATE if is_same else Outcome.CONFLICT
 
 
-def insert(db: sa.Connection, pack: WrittenPack, entries: Sequence[Entry]) -> list[Indexed]:
-    """Adds a pack and its records; the answer follows the order of `entries`."""
+def insert(
+    db: sa.Connection, pack: WrittenPack, entries: Sequence[Entry], origins: Origins | None = None
+) -> list[Indexed]:
+    """Adds a pack and its records; the answer follows the order of `entries`. `origins`: the caller's, kept between calls."""
     pack_id = _insert_pack(db, pack)
-    origins = _origin_ids(db, [entry.info for entry in entries])
-    new = _insert_records(db, entries, origins, pack_id)
+    origin_ids = (origins or Origins()).ids(db, [entry.info for entry in entries])
+    new = _insert_records(db, entries, origin_ids, pack_id)
     missing = [entry.info.idempotency_key for entry in entries if entry.info.idempotency_key not in new]
     known = find(db, missing) if missing else {}
     answers: list[Indexed] = []
@@ -113,12 +120,15 @@ def insert(db: sa.Connection, pack: WrittenPack, entries: Sequence[Entry]) -> li
 
 
 def _insert_pack(db: sa.Connection, pack: WrittenPack) -> int:
-    row = db.execute(
-        t.pack.insert()
-        .values(name=pack.name, wrapped_key=pack.wrapped_key, records=len(pack.positions), created_ns=pack.created_ns)
-        .returning(t.pack.c.id)
-    )
-    return int(row.scalar_one())
+    values = {
+        "name": pack.name,
+        "wrapped_key": pack.wrapped_key,
+        "records": len(pack.positions),
+        "created_ns": pack.created_ns,
+    }
+    if (driver := driver_of(db)) is not None:
+        return driver.insert(t.pack, values)
+    return int(db.execute(_INSERT_PACK, values).scalar_one())
 
 
 def _insert_records(
@@ -135,11 +145,20 @@ def _insert_records(
         if not chosen:
             continue
         # RETURNING would make SQLAlchemy build one long statement per group; what is new is what names this pack.
-        rows = [_stored_values(e, origins[_origin_key(e.info)], pack_id) | values(e.info) for e in chosen]
-        db.execute(t.insert_ignoring(table, db.dialect.name), rows)
-        found = db.execute(sa.select(number, table.c.idempotency_key).where(table.c.pack_id == pack_id))
-        new.update({bytes(key): row for row, key in found})
+        rows = [_stored_values(e, origins[key_of(e.info)], pack_id) | values(e.info) for e in chosen]
+        new.update({bytes(key): row for row, key in _inserted(db, table, number, rows, pack_id)})
     return new
+
+
+def _inserted(
+    db: sa.Connection, table: sa.Table, number: sa.Column[int], rows: Sequence[dict[str, Any]], pack_id: int
+) -> Iterable[Any]:
+    """(number, idempotency key) of those that were not there yet."""
+    if (driver := driver_of(db)) is not None:
+        driver.insert_all(table, rows, ignoring=True)
+        return driver.rows(f'SELECT {number.name}, idempotency_key FROM "{table.name}" WHERE pack_id = ?', (pack_id,))
+    db.execute(t.insert_ignoring(table, db.dialect.name), rows)
+    return db.execute(sa.select(number, table.c.idempotency_key).where(table.c.pack_id == pack_id))
 
 
 def _stored_values(entry: Entry, origin_id: int, pack_id: int) -> dict[str, Any]:
@@ -206,10 +225,8 @@ def _insert_details(db: sa.Connection, fresh: Iterable[tuple[Entry, int]]) -> di
         for box in info.boxes:
             boxes.append({"id": str(uuid.uuid4()), "row": row, **box.__dict__})
         wanted += [(dataset_id, row, info.place.organization_id) for dataset_id in info.dataset_ids]
-    if tags:
-        db.execute(t.item_tag.insert(), tags)
-    if boxes:
-        db.execute(t.item_box.insert(), boxes)
+    _insert_all(db, t.item_tag, tags)
+    _insert_all(db, t.item_box, boxes)
     if not wanted:
         return {}
     known = {
@@ -228,33 +245,10 @@ def _insert_details(db: sa.Connection, fresh: Iterable[tuple[Entry, int]]) -> di
     return unknown
 
 
-def _origin_key(info: RecordInfo) -> tuple[str, ...]:
-    place = info.place
-    return (
-        place.organization_id,
-        place.location_id,
-        place.machine_id,
-        place.part_id,
-        info.component_type,
-        info.component_name,
-        info.method,
-        info.mime_type,
-        info.kind,
-    )
-
-
-def _origin_ids(db: sa.Connection, infos: Sequence[RecordInfo]) -> dict[tuple[str, ...], int]:
-    """The origin of each record, made if new; the names of its place follow the fleet."""
-    found: dict[tuple[str, ...], int] = {}
-    for key, info in {_origin_key(info): info for info in infos}.items():
-        same = sa.and_(*(t.origin.c[name] == value for name, value in zip(t.ORIGIN_KEY, key, strict=True)))
-        names = {name: getattr(info.place, name) for name in t.ORIGIN_NAMES}
-        row = db.execute(sa.select(t.origin).where(same)).mappings().one_or_none()
-        if row is None:
-            values = dict(zip(t.ORIGIN_KEY, key, strict=True)) | names
-            found[key] = int(db.execute(t.origin.insert().values(**values).returning(t.origin.c.id)).scalar_one())
-            continue
-        found[key] = int(row["id"])
-        if any(row[name] != value for name, value in names.items()):
-            db.execute(t.origin.update().where(t.origin.c.id == row["id"]).values(**names))
-    return found
+def _insert_all(db: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    if (driver := driver_of(db)) is not None:
+        driver.insert_all(table, rows)
+    else:
+        db.execute(table.insert(), rows)

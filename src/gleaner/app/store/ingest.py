@@ -21,13 +21,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from gleaner.app.database import Database
-from gleaner.app.errors import AppError, Conflict, Unavailable
+from gleaner.app.errors import AppError, Conflict, InvalidInput, Unavailable
 from gleaner.app.events import Event, EventBus
 from gleaner.app.store import index
 from gleaner.app.store.index import Entry, Indexed, Outcome
+from gleaner.app.store.origins import Origins
 from gleaner.app.store.packs import PackRecord, PackStore, WrittenPack
 from gleaner.app.store.records import RecordInfo, Upload
 
@@ -36,6 +37,14 @@ _GROUP_BYTES = 16 << 20
 _EVENT_ROWS = 100
 # Several sync batches at once: a machine sends a backlog.
 _CROWDED_BYTES = 3 << 20
+# A whole sync batch at once: a backlog is being sent, and more follows within a round trip or two.
+_RUSH_BYTES = 512 << 10
+_RUSH_LASTS_S = 0.5
+# One by one, but more than cameras of a machine take: drawing a thumbnail takes as long as storing three pictures.
+_MANY_PER_S, _COUNTED_S = 60, 0.25
+# What an upload itself causes (a number too large for the index, say): it would fail like this for ever, and whoever
+# shares its group with it.
+_OF_THE_UPLOAD = (OverflowError, UnicodeError, DataError)
 _HINT_RETRY = "Nothing was lost: send it again in a few seconds."
 
 log = logging.getLogger(__name__)
@@ -144,8 +153,11 @@ class Ingest:
         self._small: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._large: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._groups: queue.Queue[_Group | None] = queue.Queue(2)
+        self._origins = Origins()
         self._lock = threading.Lock()
         self._bytes = 0
+        self._rush_s = self._many_s = -_RUSH_LASTS_S
+        self._counted_since_s, self._counted = 0.0, 0
         self._running = False
         self._failing = False
         self._threads: list[threading.Thread] = []
@@ -198,9 +210,14 @@ class Ingest:
         return submission
 
     @property
+    def is_rushed(self) -> bool:
+        """Whether uploads come so fast that what only makes them nicer to look at should give way."""
+        return self.is_crowded or time.monotonic() - self._many_s < _RUSH_LASTS_S
+
+    @property
     def is_crowded(self) -> bool:
         """Whether so much waits that work which can be done later should be."""
-        return self._bytes > _CROWDED_BYTES
+        return self._bytes > _CROWDED_BYTES or time.monotonic() - self._rush_s < _RUSH_LASTS_S
 
     def _take(self, some: Sequence[_Waiting]) -> None:
         memory = sum(one.memory for one in some)
@@ -210,9 +227,19 @@ class Ingest:
             if self._bytes and self._bytes + memory > self._max_bytes:
                 raise Unavailable(f"{self._bytes >> 20} MB of uploads are waiting to be written", _HINT_RETRY)
             self._bytes += memory
+            self._look_for_rush(len(some), memory, time.monotonic())
             for one in some:
                 is_large = one.memory < one.upload.payload.size
                 (self._large if is_large else self._small).put(one)
+
+    def _look_for_rush(self, uploads: int, memory: int, now: float) -> None:
+        if memory >= _RUSH_BYTES:
+            self._rush_s = now
+        if now - self._counted_since_s > _COUNTED_S:
+            self._counted_since_s, self._counted = now, 0
+        self._counted += uploads
+        if self._counted >= _COUNTED_S * _MANY_PER_S:
+            self._many_s = now
 
     # Writer threads
 
@@ -221,23 +248,29 @@ class Ingest:
             group, is_last = _gather(lane, first)
             try:
                 self._write(group)
+            except _OF_THE_UPLOAD as err:
+                self._each_alone(group, err, self._write)
             except Exception as err:  # noqa: BLE001 - the thread must live: each sender is told, the state is visible
                 self._fail(group, err)
             if is_last:
                 return
 
     def _write(self, group: list[_Waiting]) -> None:
+        if written := self._written(group):
+            self._groups.put(written)
+
+    def _written(self, group: list[_Waiting]) -> _Group | None:
         group = self._without_known(group)
         if not group:
-            return
+            return None
         now = self._clock_ns()
         infos = [one.upload.info.stamped(now) for one in group]
         records = [PackRecord(info.header(), one.upload.payload) for info, one in zip(infos, group, strict=True)]
-        self._groups.put(_Group(group, infos, self._packs.write(records, now)))
+        return _Group(group, infos, self._packs.write(records, now))
 
     def _without_known(self, group: list[_Waiting]) -> list[_Waiting]:
         """Answers what is stored already, so that resends cost no disk. The index decides again for the rest."""
-        with self._database.read() as db:
+        with self._database.look() as db:
             known = index.find(db, [one.key for one in group])
         fresh = []
         for one in group:
@@ -254,8 +287,19 @@ class Ingest:
         while (group := self._groups.get()) is not None:
             try:
                 self._index(group)
+            except _OF_THE_UPLOAD as err:
+                self._packs.delete(group.pack.name)
+                self._each_alone(group.waiting, err, self._write_and_index)
             except Exception as err:  # noqa: BLE001 - as above
                 self._fail(group.waiting, err)
+
+    def _write_and_index(self, group: list[_Waiting]) -> None:
+        if written := self._written(group):
+            try:
+                self._index(written)
+            except _OF_THE_UPLOAD:
+                self._packs.delete(written.pack.name)
+                raise
 
     def _index(self, group: _Group) -> None:
         entries = [
@@ -263,7 +307,7 @@ class Ingest:
             for one, info, position in zip(group.waiting, group.infos, group.pack.positions, strict=True)
         ]
         with self._database.write() as db:
-            answers = index.insert(db, group.pack, entries)
+            answers = index.insert(db, group.pack, entries, self._origins)
         if self._failing:
             self._failing = False
             log.info("Uploads are being stored again")
@@ -284,6 +328,29 @@ class Ingest:
             self._events.publish(Event("items_added", organization_id, data))
 
     # Both
+
+    def _each_alone(self, group: Sequence[_Waiting], err: Exception, store: Callable[[list[_Waiting]], None]) -> None:
+        """One of the group cannot be stored: it is rejected, the others are not."""
+        if len(group) == 1:
+            self._reject(group[0], err)
+            return
+        for one in group:
+            try:
+                store([one])
+            except _OF_THE_UPLOAD as its_own:
+                self._reject(one, its_own)
+            except Exception as other:  # noqa: BLE001 - as above
+                self._fail([one], other)
+
+    def _reject(self, one: _Waiting, err: Exception) -> None:
+        info = one.upload.info
+        name = info.file_name or info.component_name or "The upload"
+        log.warning("%s is rejected, it holds what cannot be stored: %s", name, err)
+        one.upload.payload.discard()
+        self._release(one)
+        one.future.set_exception(
+            InvalidInput(f"{name} holds what cannot be stored: {err}", "It stays on the machine; look at it there.")
+        )
 
     def _answer(self, one: _Waiting, answer: Indexed) -> None:
         info = one.upload.info

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from gleaner.app.services.fleet_values import Place
 from gleaner.app.store.payload import Payload
+
+READINGS_AS_SENT = "application/vnd.gleaner.readings"
+"""MIME type of a batch that holds a capture file's records as they came. Its key says what its bytes are."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ class RecordInfo:
 
     def header(self) -> dict[str, Any]:
         values: dict[str, Any] = {"record": "readings" if self.readings else "item"}
-        for name in _FIELD_NAMES:
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if value or value == 0:
                 values[name] = value
         # By hand: asdict copies everything deeply, which took longer than encrypting the picture.
@@ -103,10 +105,12 @@ class RecordInfo:
         return cls(**values)
 
     def stamped(self, synced_ns: int) -> RecordInfo:
-        return self if self.synced_ns == synced_ns else replace(self, synced_ns=synced_ns)
-
-
-_FIELD_NAMES = tuple(one.name for one in fields(RecordInfo))
+        if self.synced_ns == synced_ns:
+            return self
+        # By hand: `replace` sets 23 fields one by one, for each picture of a rush.
+        stamped = object.__new__(RecordInfo)
+        vars(stamped).update(vars(self), synced_ns=synced_ns)
+        return stamped
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,27 @@
 """Packs the metadata does not know: taken in after a crash, and the whole index made again from packs.
 
-What the packs hold is what was uploaded. Tags and boxes that people added later, datasets and deletions live only in the
-metadata: a rebuild after losing it brings back pictures, readings and the tags they arrived with.
+What the packs hold is what was uploaded, and notes of what was deleted. Tags and boxes that people added later and datasets
+live only in the metadata: a rebuild after losing it brings back pictures, readings and the tags they arrived with.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from gleaner.app.database import Database
-from gleaner.app.store import index
+from gleaner.app.store import deletions, index
 from gleaner.app.store import tables as t
-from gleaner.app.store.index import Entry, Outcome
+from gleaner.app.store.index import Entry, Indexed, Outcome
 from gleaner.app.store.pack_format import FoundRecord
 from gleaner.app.store.packs import PackStore, WrittenPack
 from gleaner.app.store.records import RecordInfo
+
+SHARED_ORPHAN_S = 24 * 3600
+"""So old a pack that nobody committed is an orphan where several processes write: no put and no commit takes as long."""
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +33,18 @@ class Recovered:
     removed: int
 
 
-def adopt_orphans(packs: PackStore, database: Database, *, check_bodies: bool = True) -> Recovered:
-    """Takes in every pack the metadata does not know and removes those that hold nothing new. Before uploads start."""
+def adopt_orphans(
+    packs: PackStore, database: Database, *, check_bodies: bool = True, before_ns: int | None = None
+) -> Recovered:
+    """Takes in every pack the metadata does not know and removes those that hold nothing new. Before uploads start.
+
+    `before_ns`: only packs written before then, where other processes may be about to commit younger ones.
+    """
     with database.read() as db:
         known = set(db.scalars(sa.select(t.pack.c.name)))
     orphans = sorted(name for name in packs.objects.names() if name not in known)
+    if before_ns is not None:
+        orphans = [name for name in orphans if _created_ns(name) < before_ns]
     return _adopt(packs, database, orphans, check_bodies=check_bodies, progress=lambda done: None)
 
 
@@ -57,19 +67,23 @@ def _adopt(
     keep: bool = False,
 ) -> Recovered:
     records = removed = 0
+    notes: list[deletions.Note] = []
     for done, name in enumerate(names):
-        added = _adopt_one(packs, database, name, check_bodies=check_bodies)
+        added = _adopt_one(packs, database, name, notes, check_bodies=check_bodies)
         if added == 0 and not keep:
             packs.delete(name)
             removed += 1
         records += added
         progress(done + 1)
+    deletions.carry_out(packs, database, notes)
     if names:
         log.info("Recovered %d records from %d packs; %d packs held nothing new", records, len(names), removed)
     return Recovered(len(names), records, removed)
 
 
-def _adopt_one(packs: PackStore, database: Database, name: str, *, check_bodies: bool) -> int:
+def _adopt_one(
+    packs: PackStore, database: Database, name: str, notes: list[deletions.Note], *, check_bodies: bool
+) -> int:
     wrapped_key, found = packs.scan(name, check_bodies=check_bodies)
     thumbs = [record for record in found if record.header.get("record") == "thumbnail"]
     records = [record for record in found if record.header.get("record") in ("item", "readings")]
@@ -78,10 +92,22 @@ def _adopt_one(packs: PackStore, database: Database, name: str, *, check_bodies:
         added = 0
         if records:
             entries = [Entry(RecordInfo.from_header(r.header), r.position) for r in records]
-            added = sum(a.outcome is Outcome.STORED for a in index.insert(db, pack, entries))
+            answers = index.insert(db, pack, entries)
+            added = sum(a.outcome is Outcome.STORED for a in answers)
+            _mark_newer(db, entries, answers)
         if thumbs:
             added += insert_thumbnails(db, pack, thumbs)
-    return added
+        noted = deletions.take_in(db, pack, found)
+        notes += noted
+    return added + len(noted)
+
+
+def _mark_newer(db: sa.Connection, entries: Sequence[Entry], answers: Sequence[Indexed]) -> None:
+    """One that was uploaded again after it was deleted may be there twice: the later upload is the one that counts."""
+    for entry, answer in zip(entries, answers, strict=True):
+        if answer.outcome is Outcome.DUPLICATE and entry.info.readings is None:
+            same = t.item.c.row == answer.row, t.item.c.synced_ns < entry.info.synced_ns
+            db.execute(t.item.update().where(*same).values(synced_ns=entry.info.synced_ns))
 
 
 def insert_thumbnails(db: sa.Connection, pack: WrittenPack, thumbs: list[FoundRecord]) -> int:

@@ -71,26 +71,30 @@ def extension_of(mime_type: str) -> str:
 
 
 def picture_size(head: bytes, mime_type: str) -> tuple[int, int]:
-    """(width, height) in pixels; (0, 0) if the header does not say."""
+    """(width, height) in pixels; (0, 0) if the header does not say, or says what no picture has (2³¹ and more, as in PNG)."""
     try:
-        if mime_type == "image/jpeg":
-            return jpeg_size(head)
-        if mime_type == "image/png" and len(head) >= 24:
-            return struct.unpack_from(">II", head, 16)
-        if mime_type == "image/gif":
-            return struct.unpack_from("<HH", head, 6)
-        if mime_type == "image/bmp":
-            width, height = struct.unpack_from("<ii", head, 18)
-            return abs(width), abs(height)
-        if mime_type == "image/webp":
-            return _webp_size(head)
-        if mime_type == "image/vnd.viam.rgba" and head[:4] == b"RGBA":
-            return struct.unpack_from(">II", head, 4)
-        if mime_type == "image/vnd.viam.dep" and head[:8] == b"DEPTHMAP":
-            width, height = struct.unpack_from(">QQ", head, 8)
-            return (width, height) if max(width, height) < 1 << 20 else (0, 0)
+        width, height = _said_size(head, mime_type)
     except struct.error:
-        pass  # cut off inside the header: a broken picture has no size
+        return 0, 0  # cut off inside the header: a broken picture has no size
+    return (width, height) if max(width, height) < 1 << 31 else (0, 0)
+
+
+def _said_size(head: bytes, mime_type: str) -> tuple[int, int]:
+    if mime_type == "image/jpeg":
+        return jpeg_size(head)
+    if mime_type == "image/png" and len(head) >= 24:
+        return struct.unpack_from(">II", head, 16)
+    if mime_type == "image/gif":
+        return struct.unpack_from("<HH", head, 6)
+    if mime_type == "image/bmp":
+        width, height = struct.unpack_from("<ii", head, 18)
+        return abs(width), abs(height)
+    if mime_type == "image/webp":
+        return _webp_size(head)
+    if mime_type == "image/vnd.viam.rgba" and head[:4] == b"RGBA":
+        return struct.unpack_from(">II", head, 4)
+    if mime_type == "image/vnd.viam.dep" and head[:8] == b"DEPTHMAP":
+        return struct.unpack_from(">QQ", head, 8)
     return 0, 0
 
 

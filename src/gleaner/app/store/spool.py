@@ -101,6 +101,13 @@ class SpoolFile:
         if durable:
             os.fdatasync(self._handle)
 
+    def lengths(self) -> list[int]:
+        """Plaintext bytes of each frame, for readers that do not start at the front."""
+        return [length for _, length in self._frames]
+
+    def frame(self, number: int) -> bytes:
+        return self._read_frame(*self._frames[number])
+
     def frames(self) -> Iterator[bytes]:
         for position, length in self._frames:
             yield self._read_frame(position, length)

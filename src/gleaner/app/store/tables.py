@@ -102,6 +102,8 @@ sa.Index(
     postgresql_where=_alive,
 )
 _deleted = item.c.deleted_ns.is_not(None)
+_named = sa.and_(item.c.file_name != "", _alive)
+sa.Index("item_by_name", item.c.file_name, sqlite_where=_named, postgresql_where=_named)
 sa.Index("item_deleted", item.c.deleted_ns, item.c.pack_id, sqlite_where=_deleted, postgresql_where=_deleted)
 
 item_tag = sa.Table(
@@ -134,6 +136,26 @@ thumbnail = sa.Table(
     sa.Column("size_bytes", _Ns, nullable=False),
 )
 
+# What a picture looks like: `services/picture_hash.py`, and the row that stands for all that look alike there.
+item_hash = sa.Table(
+    "item_hash",
+    metadata,
+    sa.Column("row", _Id, sa.ForeignKey("item.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    # The bits as a signed number. `alike` 0: the picture could not be decoded, the hash says nothing.
+    sa.Column("hash", sa.BigInteger, nullable=False),
+    sa.Column("alike", _Id, nullable=False),
+)
+
+# What a picture looks like to the backbone, as float16: `services/embeddings.py`. Of another version: made anew.
+item_embedding = sa.Table(
+    "item_embedding",
+    metadata,
+    sa.Column("row", _Id, sa.ForeignKey("item.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Index("item_embedding_by_version", "version", "row"),  # which there are, without reading them
+)
+
 readings_batch = sa.Table(
     "readings_batch",
     metadata,
@@ -144,7 +166,49 @@ readings_batch = sa.Table(
     sa.Column("last_ns", _Ns, nullable=False),
     sa.Column("latest", sa.Text, nullable=False),
     sa.Column("tags", sa.Text, nullable=False),
+    # The lake file that has it too; no foreign key, so that a file can be replaced in any order.
+    sa.Column("lake_id", _Id),
     sa.Index("readings_by_origin", "origin_id", "last_ns", "first_ns", "count"),
+    sa.Index("readings_by_lake", "lake_id", "deleted_ns"),
+    sqlite_autoincrement=True,
+)
+_waiting = sa.and_(readings_batch.c.lake_id.is_(None), readings_batch.c.deleted_ns.is_(None))
+sa.Index(
+    "readings_waiting",
+    readings_batch.c.origin_id,
+    readings_batch.c.synced_ns,
+    readings_batch.c.count,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+
+# Readings of one origin as Parquet, in a pack like everything else. `columns`: `lake/schema.py`, as JSON.
+lake_file = sa.Table(
+    "lake_file",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("origin_id", _Id, sa.ForeignKey("origin.id"), nullable=False, index=True),
+    sa.Column("pack_id", _Id, sa.ForeignKey("pack.id"), nullable=False, index=True),
+    sa.Column("record_offset", _Ns, nullable=False),
+    sa.Column("body_offset", _Ns, nullable=False),
+    sa.Column("size_bytes", _Ns, nullable=False),
+    sa.Column("count", _Ns, nullable=False),
+    sa.Column("first_ns", _Ns, nullable=False),
+    sa.Column("last_ns", _Ns, nullable=False),
+    sa.Column("columns", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What was deleted or brought back, in a pack like everything else (`store/deletions.py`).
+deletion = sa.Table(
+    "deletion",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("pack_id", _Id, sa.ForeignKey("pack.id"), nullable=False, index=True),
+    sa.Column("record_offset", _Ns, nullable=False),
+    sa.Column("body_offset", _Ns, nullable=False),
+    sa.Column("size_bytes", _Ns, nullable=False),
+    sa.Column("at_ns", _Ns, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -155,6 +219,7 @@ dataset = sa.Table(
     sa.Column("organization_id", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_ns", _Ns, nullable=False),
+    sa.Column("type", sa.Text, nullable=False, server_default="binary"),
     sa.UniqueConstraint("organization_id", "name"),
 )
 
@@ -165,6 +230,68 @@ dataset_item = sa.Table(
     sa.Column("row", _Id, sa.ForeignKey("item.row", ondelete="CASCADE"), primary_key=True),
     sa.Index("dataset_item_by_row", "row"),
     sqlite_with_rowid=False,
+)
+
+# A filter of the data pages under a name: the query string of the page's address.
+saved_view = sa.Table(
+    "saved_view",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("organization_id", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("query", sa.Text, nullable=False),
+    sa.Column("created_ns", _Ns, nullable=False),
+    sa.UniqueConstraint("organization_id", "name"),
+)
+
+# A question about the data under a name. `stages`: a pipeline's BSON documents, one behind the other, or empty; `text`: SQL,
+# or the pipeline as somebody typed it.
+saved_query = sa.Table(
+    "saved_query",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("organization_id", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("stages", sa.LargeBinary, nullable=False),
+    sa.Column("created_ns", _Ns, nullable=False),
+    sa.Column("updated_ns", _Ns, nullable=False),
+    sa.UniqueConstraint("organization_id", "name"),
+)
+
+# Indexes that clients of Viam's asked for: recorded and listed; nothing is built (`services/query_indexes.py`).
+query_index = sa.Table(
+    "query_index",
+    metadata,
+    sa.Column("organization_id", sa.Text, primary_key=True),
+    sa.Column("collection", sa.Text, primary_key=True),
+    sa.Column("pipeline_name", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("fields", sa.Text, nullable=False),
+    sa.Column("options", sa.Text, nullable=False),
+    sa.Column("created_ns", _Ns, nullable=False),
+)
+
+# A stretch of time of one part. Like an item's, its row outlives its deletion: sent again, it is a duplicate.
+sequence = sa.Table(
+    "sequence",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("organization_id", "location_id", "machine_id", "part_id")),
+    sa.Column("resources", sa.Text, nullable=False),
+    sa.Column("tags", sa.Text, nullable=False),
+    *(sa.Column(name, _Ns, nullable=False) for name in ("start_ns", "end_ns", "created_ns", "updated_ns")),
+    sa.Column("deleted_ns", _Ns),
+    sa.Index("sequence_by_time", "organization_id", "start_ns", "id"),
+)
+
+dataset_sequence = sa.Table(
+    "dataset_sequence",
+    metadata,
+    sa.Column("dataset_id", sa.Text, sa.ForeignKey("dataset.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sequence_id", sa.Text, sa.ForeignKey("sequence.id", ondelete="CASCADE"), primary_key=True),
+    sa.Index("dataset_sequence_by_sequence", "sequence_id"),
 )
 
 # A version is written once and never changed. It outlives its dataset, because models name it.
@@ -205,10 +332,10 @@ def insert_ignoring(table: sa.Table, dialect: str) -> sa.Insert:
 
 def rows_in(rows: list[int], dialect: str) -> sa.Select[tuple[int]]:
     """A list of row numbers of any length as a subquery, in one bound value."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import ARRAY
+
+        return sa.select(sa.func.unnest(sa.literal(rows, ARRAY(sa.BigInteger))).column_valued("value"))
     import json
 
-    text = json.dumps(rows)
-    if dialect == "postgresql":
-        values = sa.func.json_array_elements_text(sa.cast(text, sa.JSON)).table_valued("value")
-        return sa.select(sa.cast(values.c.value, sa.BigInteger))
-    return sa.select(sa.func.json_each(text).table_valued("value").c.value)
+    return sa.select(sa.func.json_each(json.dumps(rows)).table_valued("value").c.value)

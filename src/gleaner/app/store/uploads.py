@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from viam.proto.app.datasync import DataCaptureMetadata, DataType, MimeType, SensorData, SensorMetadata, UploadMetadata
 
@@ -26,6 +27,7 @@ from gleaner.app.services.fleet_values import Place
 from gleaner.app.store import sniff
 from gleaner.app.store.payload import MemoryPayload, Payload, sha256_of
 from gleaner.app.store.records import (
+    READINGS_AS_SENT,
     Box,
     Classification,
     ReadingsSummary,
@@ -34,11 +36,15 @@ from gleaner.app.store.records import (
     clean_tags,
     derived_key,
 )
-from gleaner.wire.capture_file import CaptureFileError, read_binary, read_capture
+from gleaner.app.store.shapes import Decoded, decoded
+from gleaner.app.store.structs import plain, struct_to_dict
+from gleaner.wire.capture_file import CaptureFileError, read_binary, read_capture, sealed_header
+from gleaner.wire.sensor_data import MAX_READING_BYTES
 
-# Viam's documented limit for one tabular reading.
-MAX_READING_BYTES = 4 << 20
+AS_SENT = b"\0"
+"""How a batch begins that holds a capture file's sealed records as they are; any other batch is JSON."""
 
+_END_OF_TIME_NS = 2**63
 _NO_PATH = PurePosixPath()
 _OLD_MIME_TYPES = {
     MimeType.MIME_TYPE_IMAGE_JPEG: "image/jpeg",
@@ -112,6 +118,8 @@ def from_file(
 def from_capture_file(data: bytes, place: Place, key: bytes, now_ns: int, tags: Sequence[str] = ()) -> Upload | None:
     """A `.capture` file as it lies on the machine's disk; None if it holds no readings. Raises InvalidInput."""
     try:
+        if readings := _readings_as_sent(data, place, key, now_ns, tuple(tags)):
+            return readings
         if binary := read_binary(data):
             header, sensor, content = binary
             metadata = _upload_metadata(header, tuple(tags))
@@ -132,22 +140,13 @@ def from_capture_file(data: bytes, place: Place, key: bytes, now_ns: int, tags: 
 
 def decode_readings(payload: bytes) -> list[tuple[int, int, dict[str, Any]]]:
     """(time requested ns, time received ns, data) of a stored batch, in the order they were captured."""
-    return [(requested, received, data) for requested, received, data in json.loads(payload)]
-
-
-def struct_to_dict(struct: Struct) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in struct.fields.items()}
-
-
-def _plain(value: Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return struct_to_dict(value.struct_value)
-    if kind == "list_value":
-        return [_plain(one) for one in value.list_value.values]
-    if kind is None or kind == "null_value":
-        return None
-    return getattr(value, kind)
+    if not payload.startswith(AS_SENT):
+        return [(requested, received, data) for requested, received, data in json.loads(payload)]
+    found = decoded(payload, len(AS_SENT))
+    if found is None:
+        raise ValueError("a stored batch of readings is none")
+    run = found.run
+    return list(zip(run.requested_ns.tolist(), run.received_ns.tolist(), found.documents(), strict=True))
 
 
 def _item(
@@ -197,6 +196,32 @@ def _item(
     return Upload(info, payload, revive)
 
 
+def _readings_as_sent(data: bytes, place: Place, key: bytes, now_ns: int, tags: tuple[str, ...]) -> Upload | None:
+    """The readings of an undamaged file of ours, kept as they are: nothing is made of them but what the index must know."""
+    header = sealed_header(data)
+    if header is None:
+        return None
+    message, at = header
+    metadata = _upload_metadata(message, tags)
+    if metadata.type != DataType.DATA_TYPE_TABULAR_SENSOR:
+        return None
+    found = decoded(data, at)
+    if found is None:
+        return None
+    payload = MemoryPayload(AS_SENT + memoryview(data)[at:])
+    info = _readings_info(metadata, place, key, sha256_of(payload), payload.size, _summary(found), now_ns)
+    return Upload(replace(info, mime_type=READINGS_AS_SENT), payload)
+
+
+def _summary(found: Decoded) -> tuple[ReadingsSummary, int]:
+    """And when the newest was received."""
+    run = found.run
+    newest = int(run.requested_ns.argmax())
+    latest = json.dumps(found.document(newest), separators=(",", ":"))
+    first_ns, last_ns = int(run.requested_ns.min()), int(run.requested_ns[newest])
+    return ReadingsSummary(len(run), first_ns, last_ns, latest), int(run.received_ns[newest])
+
+
 def _readings(
     metadata: UploadMetadata, contents: Sequence[SensorData], place: Place, now_ns: int, key: bytes = b""
 ) -> Upload:
@@ -214,25 +239,38 @@ def _readings(
     payload = MemoryPayload(encoded)
     digest = sha256_of(payload)
     newest = max(rows, key=lambda row: row[0])
-    info = RecordInfo(
+    latest = json.dumps(newest[2], separators=(",", ":"))
+    summary = ReadingsSummary(len(rows), min(row[0] for row in rows), newest[0], latest)
+    key = key or derived_key("tabular", *_source(metadata, place), digest)
+    return Upload(_readings_info(metadata, place, key, digest, payload.size, (summary, newest[1]), now_ns), payload)
+
+
+def _readings_info(
+    metadata: UploadMetadata,
+    place: Place,
+    key: bytes,
+    digest: bytes,
+    size: int,
+    said: tuple[ReadingsSummary, int],
+    now_ns: int,
+) -> RecordInfo:
+    summary, received_ns = said
+    return RecordInfo(
         place=place,
-        idempotency_key=key or derived_key("tabular", *_source(metadata, place), digest),
+        idempotency_key=key,
         digest=digest,
-        size=payload.size,
+        size=size,
         component_type=metadata.component_type,
         component_name=metadata.component_name,
         method=metadata.method_name,
         kind=sniff.READING,
-        captured_ns=newest[0],
-        received_ns=newest[1],
+        captured_ns=summary.last_ns,
+        received_ns=received_ns,
         synced_ns=now_ns,
         tags=clean_tags(metadata.tags),
         method_parameters=_parameters(metadata),
-        readings=ReadingsSummary(
-            len(rows), min(row[0] for row in rows), newest[0], json.dumps(newest[2], separators=(",", ":"))
-        ),
+        readings=summary,
     )
-    return Upload(info, payload)
 
 
 def _source(metadata: UploadMetadata, place: Place) -> tuple[str, ...]:
@@ -293,12 +331,14 @@ def _parameters(metadata: UploadMetadata) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, packed in metadata.method_parameters.items():
         value = Value()
-        found[name] = _plain(value) if packed.Unpack(value) else None
+        found[name] = plain(value) if packed.Unpack(value) else None
     return found
 
 
 def _time_ns(stamp: Timestamp) -> int:
-    return stamp.seconds * 1_000_000_000 + stamp.nanos
+    """0 for a time that is none: the index counts nanoseconds in 64 bits, which end in 2262."""
+    time_ns = stamp.seconds * 1_000_000_000 + stamp.nanos
+    return time_ns if abs(time_ns) < _END_OF_TIME_NS else 0
 
 
 def _dotted(extension: str) -> str:

@@ -1,0 +1,127 @@
+"""Questions over REST: rows, errors in words, saved ones, data pipelines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from running_app import RunningApp
+from viam.proto.app.datasync import DataType, SensorData, UploadMetadata
+from viam.utils import dict_to_struct
+
+from gleaner.app.services.fleet_values import Place
+from gleaner.app.store.uploads import from_sensor_contents
+
+START_S = 1_700_000_000
+
+
+@pytest.fixture
+def oven(app: RunningApp) -> RunningApp:
+    """With three readings a minute apart."""
+    part_id, _ = app.new_part()
+    place = app.context.fleet.place(part_id)
+    assert isinstance(place, Place)
+    metadata = UploadMetadata(
+        part_id=part_id,
+        component_type="rdk:component:sensor",
+        component_name="oven",
+        method_name="Readings",
+        type=DataType.DATA_TYPE_TABULAR_SENSOR,
+    )
+    contents = []
+    for number in range(3):
+        one = SensorData(struct=dict_to_struct({"readings": {"celsius": 20.5 + number, "odd": float("nan")}}))
+        one.metadata.time_requested.seconds = one.metadata.time_received.seconds = START_S + 60 * number
+        contents.append(one)
+    app.context.ingest.submit(from_sensor_contents(metadata, contents, place, time.time_ns())).result(30)
+    return app
+
+
+def asked(app: RunningApp, text: str, language: str = "sql", **more: Any) -> Any:
+    body = {"organization_id": app.organization_id, "language": language, "text": text, **more}
+    return app.client.post("/api/queries", json=body).json()
+
+
+def test_rows_come_as_json(oven: RunningApp) -> None:
+    found = asked(
+        oven,
+        "SELECT component_name, time_received, data.readings.celsius AS c, data.readings.odd AS odd FROM readings ORDER BY c",
+    )
+    assert found["columns"] == ["component_name", "time_received", "c", "odd"]
+    assert [row["c"] for row in found["rows"]] == [20.5, 21.5, 22.5]
+    assert found["rows"][0]["time_received"] == "2023-11-14T22:13:20Z"
+    assert found["rows"][0]["odd"] is None
+    assert (found["count"], found["seconds"] > 0) == (3, True)
+    stages = [{"$group": {"_id": "$component_name", "n": {"$sum": 1}}}]
+    assert asked(oven, json.dumps(stages), "mql")["rows"] == [{"_id": "oven", "n": 3}]
+
+
+def test_times_with_a_zone_are_times(app: RunningApp) -> None:
+    [row] = asked(app, "SELECT now() AS now, TIMESTAMPTZ '2026-03-04 05:06:07+01:00' AS then")["rows"]
+    assert row["then"] == "2026-03-04T04:06:07Z"
+    assert row["now"].endswith("Z")
+
+
+def test_integers_that_json_readers_would_round_are_text(app: RunningApp) -> None:
+    [row] = asked(app, f"SELECT {2**53 - 1} AS exact, {2**53 + 1} AS big, {-(2**53) - 1} AS low")["rows"]
+    assert row == {"exact": 2**53 - 1, "big": "9007199254740993", "low": "-9007199254740993"}
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "says"),
+    [
+        ("sql", " ", "empty"),
+        ("sql", "DELETE FROM readings", "SELECT"),
+        ("mql", "{", "not JSON"),
+        ("mql", '[{"$lookup": {}}]', "$lookup"),
+    ],
+)
+def test_what_cannot_be_asked_says_why(app: RunningApp, language: str, text: str, says: str) -> None:
+    error = asked(app, text, language)["error"]
+    assert says in error["message"]
+    assert error["hint"]
+
+
+def test_questions_are_saved_changed_and_deleted(app: RunningApp) -> None:
+    path = f"/api/organizations/{app.organization_id}/queries"
+    new = {"name": "hot", "language": "sql", "text": "SELECT 1"}
+    made = app.client.post(path, json=new).json()
+    assert {name: made[name] for name in new} == new
+    again = app.client.post(path, json=new)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+    assert app.client.post(path, json=new | {"name": "x", "language": "mql"}).status_code == 400
+    changed = app.client.patch(f"/api/queries/{made['id']}", json={"name": "cold"}).json()
+    assert (changed["name"], changed["text"]) == ("cold", "SELECT 1")
+    changed = app.client.patch(f"/api/queries/{made['id']}", json={"language": "mql", "text": '[{"$limit": 1}]'}).json()
+    assert (changed["name"], changed["language"], json.loads(changed["text"])) == ("cold", "mql", [{"$limit": 1}])
+    assert [one["id"] for one in app.client.get(path).json()] == [made["id"]]
+    app.client.delete(f"/api/queries/{made['id']}")
+    assert app.client.get(path).json() == []
+
+
+def test_a_data_pipeline_is_made_run_asked_disabled_and_deleted(oven: RunningApp) -> None:
+    path = f"/api/organizations/{oven.organization_id}/pipelines"
+    text = json.dumps([{"$group": {"_id": "$component_name", "most": {"$max": "$data.readings.celsius"}}}])
+    body = {"name": "by minute", "text": text, "schedule": "* * * * *", "backfill": True}
+    refused = oven.client.post(path, json=body | {"schedule": "hourly"})
+    assert "five fields" in refused.json()["error"]["hint"]
+    made = oven.client.post(path, json=body).json()
+    runs: list[Any] = []
+    deadline = time.monotonic() + 60
+    while len(runs) < 3:
+        assert time.monotonic() < deadline, runs
+        runs = oven.client.get(f"/api/pipelines/{made['id']}/runs").json()
+        runs = [one for one in runs if one["status"] == "completed"]
+        time.sleep(0.05)
+    found = asked(oven, '[{"$sort": {"most": 1}}, {"$project": {"most": 1}}]', "mql", pipeline_id=made["id"])
+    assert [row["most"] for row in found["rows"]] == [20.5, 21.5, 22.5]
+    [listed] = oven.client.get(path).json()
+    assert (listed["last_run"]["status"], listed["enabled"]) == ("completed", True)
+    changed = oven.client.patch(f"/api/pipelines/{made['id']}", json={"enabled": False, "name": "each minute"}).json()
+    assert (changed["enabled"], changed["name"]) == (False, "each minute")
+    oven.client.delete(f"/api/pipelines/{made['id']}")
+    assert oven.client.get(path).json() == []
+    gone = asked(oven, "[]", "mql", pipeline_id=made["id"])
+    assert gone["error"]["code"] == "not_found"
