@@ -45,7 +45,9 @@ class Trace:
     def now(self) -> Pose:
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - 400))
-            line = json.loads(file.read().decode().strip().splitlines()[-1])
+            # What follows the last line's end is half a line: the sim may be writing, across two pages of the disk's cache.
+            whole, _, _half = file.read().rpartition(b"\n")
+        line = json.loads(whole.rsplit(b"\n", 1)[-1])
         return Pose(line["x_mm"], line["y_mm"], line["heading_deg"])
 
     def seen_at(self, moments_ns: Sequence[int]) -> list[Seen]:

@@ -5,95 +5,30 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
-import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import httpx
-import numpy as np
 import pytest
-from journey_stack import LOGIN_URL, local_page, wait_for
+from journey_gallery import Server, logged_in_page, open_gallery, picture, running_server
+from journey_stack import wait_for
 from playwright.sync_api import Browser, Locator, Page, expect
-
-SECONDS = 1000
-COLOURS = {"red": (40, 50, 220), "green": (60, 180, 60), "blue": (220, 90, 40)}
-
-
-def picture(colour: str, seed: int) -> bytes:
-    """A coloured disc on noise: no two are equal, since equal files would be one item."""
-    image = np.random.default_rng(seed).integers(90, 160, (120, 160, 3), dtype=np.uint8)
-    cv2.circle(image, (80, 60), 40, COLOURS[colour], -1, cv2.LINE_AA)
-    return bytes(cv2.imencode(".jpg", image)[1])
-
-
-@dataclass
-class Server:
-    """A running `gleaner app` and a logged-in REST client of it."""
-
-    web: str
-    rest: httpx.Client
-    organization_id: str
-
-    def upload(self, files: dict[str, bytes], tags: list[str] | None = None) -> list[int]:
-        parts = [("files", (name, data, "image/jpeg")) for name, data in files.items()]
-        answer = self.rest.post("/api/items/upload", files=parts, data={"tags": tags or []})
-        assert answer.status_code == 200 and not answer.json()["failed"], answer.text
-        return [one["row"] for one in answer.json()["items"]]
-
-    def count(self, **filters: str) -> int:
-        answer = self.rest.get("/api/items/facets", params={"organization_id": self.organization_id, **filters})
-        return int(answer.json()["total"])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Server]:
-    web, grpc = free_ports(2)
-    command = [sys.executable, "-m", "gleaner.cli.main", "app", "--data-dir", str(tmp_path_factory.mktemp("app"))]
-    command += ["--port", str(web), "--grpc-port", str(grpc)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(iter(process.stdout.readline, "")), name="app output")  # type: ignore[union-attr]
-    reader.start()
-    address = f"http://127.0.0.1:{web}"
-    try:
-        wait_for(lambda: LOGIN_URL.search("".join(said)) or process.poll() is not None, 60, "the app's login link")
-        link = LOGIN_URL.search("".join(said))
-        assert link, "the app ended:\n" + "".join(said)
-        with httpx.Client(base_url=address, headers={"origin": address}, timeout=60, follow_redirects=True) as rest:
-            rest.get(link.group(0))
-            made = Server(address, rest, rest.get("/api/auth/me").json()["organizations"][0]["id"])
-            for start in range(0, 480, 60):
-                made.upload({f"disc_{i:03}.jpg": picture("green", i) for i in range(start, start + 60)})
-            made.upload({f"red_{i}.jpg": picture("red", 1000 + i) for i in range(12)}, tags=["red"])
-            made.upload({f"blue_{i}.jpg": picture("blue", 2000 + i) for i in range(8)}, tags=["blue"])
-            yield made
-    finally:
-        process.terminate()
-        process.wait(20)
-        reader.join(5)
-        process.stdout.close()
+    with running_server(tmp_path_factory.mktemp("app"), *free_ports(2)) as made:
+        for start in range(0, 480, 60):
+            made.upload({f"disc_{i:03}.jpg": picture("green", i) for i in range(start, start + 60)})
+        made.upload({f"red_{i}.jpg": picture("red", 1000 + i) for i in range(12)}, tags=["red"])
+        made.upload({f"blue_{i}.jpg": picture("blue", 2000 + i) for i in range(8)}, tags=["blue"])
+        yield made
 
 
 @pytest.fixture
 def page(chromium: Browser, server: Server) -> Iterator[Page]:
-    with local_page(chromium) as opened:
-        cookies = [{"name": c.name, "value": c.value or "", "url": server.web} for c in server.rest.cookies.jar]
-        opened.context.add_cookies(cookies)  # type: ignore[arg-type]
-        opened.set_default_timeout(10 * SECONDS)
+    with logged_in_page(chromium, server) as opened:
         yield opened
-
-
-def open_gallery(page: Page, server: Server, query: str = "") -> Locator:
-    page.goto(f"{server.web}/data{query}")
-    grid = page.get_by_role("listbox", name="Images")
-    grid.get_by_role("option").first.wait_for()
-    return grid
 
 
 def select(grid: Locator, index: int) -> None:
@@ -379,3 +314,19 @@ def test_a_selection_downloads_as_a_zip_with_its_tags(page: Page, server: Server
         assert len(lines) == 8 and all("blue" in line["tags"] for line in lines)
         sizes = {archive.read(f"data/{line['file']}") for line in lines}
         assert sizes == {picture("blue", 2000 + i) for i in range(8)}
+
+
+def test_a_dataset_is_exported_and_imported_on_its_page(page: Page, server: Server) -> None:
+    made = server.rest.post("/api/datasets", json={"name": "moved", "organization_id": server.organization_id}).json()
+    server.rest.post(f"/api/datasets/{made['id']}/items", json={"filter": {"tag": ["red"]}, "action": "add"})
+    page.goto(f"{server.web}/datasets/{made['id']}")
+    page.get_by_role("button", name="Export", exact=True).click()
+    with page.expect_download() as waiting:
+        page.get_by_role("dialog").get_by_role("link", name="Export").click()
+    assert waiting.value.suggested_filename == "moved-v1-coco.zip"
+    content = Path(waiting.value.path()).read_bytes()
+    page.get_by_role("button", name="Import", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.locator("input").set_input_files({"name": "x.zip", "mimeType": "application/zip", "buffer": content})
+    dialog.get_by_role("button", name="Import", exact=True).click()
+    expect(dialog.get_by_role("status")).to_contain_text("12 were here already")

@@ -8,6 +8,7 @@ export const routes: Route[] = [
   { path: "/machines/:id", title: "Machine", load: machine },
   { path: "/machines/:id/:tab(configure|control|capture|logs|connect)", title: "Machine", load: machine },
   { path: "/data", title: "Data", load: () => import("./pages/data/DataPage.svelte") },
+  { path: "/query", title: "Query", load: () => import("./pages/query/QueryPage.svelte") },
   { path: "/datasets", title: "Datasets", load: () => import("./pages/datasets/DatasetsPage.svelte") },
   { path: "/datasets/:id", title: "Dataset", load: () => import("./pages/datasets/DatasetPage.svelte") },
   { path: "/train", title: "Train", load: () => import("./pages/train/TrainPage.svelte") },

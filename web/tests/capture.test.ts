@@ -57,6 +57,10 @@ test("a disk that runs full says what it does", () => {
 
 test("a sync error says what to do and where", () => {
   assert.equal(syncProblem(""), null);
+  const held = syncProblem("sync is held back: the sensor 'gate' cannot be read: connection refused")!;
+  assert.equal(held.page, "configure");
+  assert.match(held.todo, /should_sync/);
+  assert.match(syncProblem("captures wait on this machine: the capture file is encrypted with another key (id 12): add that key")!.todo, /safe/);
   assert.equal(syncProblem("sync is disabled in the data manager's configuration")!.page, "configure");
   assert.equal(syncProblem("the app at https://x refuses this part's secret (401): make a new secret")!.page, "connect");
   const unreachable = syncProblem("https://x cannot be reached: no answer within 10 s")!;

@@ -52,7 +52,7 @@ async function failure(response: Response): Promise<ApiError> {
 
 export async function request(method: string, path: string, options: { query?: Query; body?: unknown; signal?: AbortSignal } = {}): Promise<Response> {
   const { query, body, signal } = options;
-  const form = body instanceof FormData;
+  const form = body instanceof FormData || body instanceof Blob;
   let response: Response;
   try {
     response = await fetch(url(path, query), {

@@ -126,6 +126,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/datasets/{dataset_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description To go on after a cut: the same request with `version` and `start`, and the first answer's ETag as If-Match.
+         */
+        get: operations["export_api_datasets__dataset_id__export_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/datasets/{dataset_id}/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Import
+         * @description The body is a zip in any of the formats; which one is found out unless it is said.
+         */
+        post: operations["import__api_datasets__dataset_id__import_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/datasets/{dataset_id}/items": {
         parameters: {
             query?: never;
@@ -137,6 +177,26 @@ export interface paths {
         put?: never;
         /** Change Items */
         post: operations["change_items_api_datasets__dataset_id__items_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/datasets/{dataset_id}/suggested-tags": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Suggested Tags
+         * @description Tags for the untagged pictures; `label` names those to tell apart (all of the dataset's if none).
+         */
+        get: operations["suggested_tags_api_datasets__dataset_id__suggested_tags_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -208,6 +268,26 @@ export interface paths {
         put?: never;
         /** Lookup */
         post: operations["lookup_api_items_lookup_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/items/suggested-boxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Settle Boxes
+         * @description Accepts or dismisses boxes that a model drew and nobody has accepted yet.
+         */
+        post: operations["settle_boxes_api_items_suggested_boxes_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -293,7 +373,11 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        put?: never;
+        /**
+         * Put Box
+         * @description Makes the box what is sent, whether it is there or not: sent twice it is the same, so a page may send it again.
+         */
+        put: operations["put_box_api_items__row__boxes__box_id__put"];
         post?: never;
         /** Remove Box */
         delete: operations["remove_box_api_items__row__boxes__box_id__delete"];
@@ -521,6 +605,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/ml_models/{name}/versions/{version}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release
+         * @description Lets a version that was held back be the newest after all: machines that follow the newest get it.
+         */
+        post: operations["release_api_ml_models__name__versions__version__release_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/ml_models/{name}/versions/{version}/report": {
         parameters: {
             query?: never;
@@ -608,6 +712,60 @@ export interface paths {
         put?: never;
         /** Create Location */
         post: operations["create_location_api_organizations__organization_id__locations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/organizations/{organization_id}/pipelines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Pipelines */
+        get: operations["list_pipelines_api_organizations__organization_id__pipelines_get"];
+        put?: never;
+        /** Create Pipeline */
+        post: operations["create_pipeline_api_organizations__organization_id__pipelines_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/organizations/{organization_id}/queries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Saved */
+        get: operations["list_saved_api_organizations__organization_id__queries_get"];
+        put?: never;
+        /** Save */
+        post: operations["save_api_organizations__organization_id__queries_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/organizations/{organization_id}/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List Views */
+        get: operations["list_views_api_organizations__organization_id__views_get"];
+        put?: never;
+        /** Create View */
+        post: operations["create_view_api_organizations__organization_id__views_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -828,6 +986,82 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/pipelines/{pipeline_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Pipeline
+         * @description What it found goes, too.
+         */
+        delete: operations["delete_pipeline_api_pipelines__pipeline_id__delete"];
+        options?: never;
+        head?: never;
+        /** Change Pipeline */
+        patch: operations["change_pipeline_api_pipelines__pipeline_id__patch"];
+        trace?: never;
+    };
+    "/api/pipelines/{pipeline_id}/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Runs
+         * @description The newest hundred.
+         */
+        get: operations["list_runs_api_pipelines__pipeline_id__runs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/queries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ask */
+        post: operations["ask_api_queries_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/queries/{query_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete Saved */
+        delete: operations["delete_saved_api_queries__query_id__delete"];
+        options?: never;
+        head?: never;
+        /** Change Saved */
+        patch: operations["change_saved_api_queries__query_id__patch"];
+        trace?: never;
+    };
     "/api/readings": {
         parameters: {
             query?: never;
@@ -862,6 +1096,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/signed/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Content
+         * @description An item's bytes as they were uploaded, ranges honoured (made by `CreateBinaryDataSignedURL`), or a zip of sequences.
+         */
+        get: operations["content_api_signed__token__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/training_jobs": {
         parameters: {
             query?: never;
@@ -874,6 +1128,50 @@ export interface paths {
         put?: never;
         /** Submit */
         post: operations["submit_api_training_jobs_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training_jobs/custom": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Submit Custom
+         * @description Runs a training script of the registry.
+         */
+        post: operations["submit_custom_api_training_jobs_custom_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training_jobs/scripts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Scripts
+         * @description Training scripts of the organization's registry.
+         */
+        get: operations["list_scripts_api_training_jobs_scripts_get"];
+        put?: never;
+        /**
+         * Upload Script
+         * @description A new version of a training script; the body is its .tar.gz.
+         */
+        post: operations["upload_script_api_training_jobs_scripts_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -932,6 +1230,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/views/{view_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete View */
+        delete: operations["delete_view_api_views__view_id__delete"];
+        options?: never;
+        head?: never;
+        /** Change View */
+        patch: operations["change_view_api_views__view_id__patch"];
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -967,6 +1283,11 @@ export interface components {
             /** Web Address */
             web_address: string;
         };
+        /**
+         * Archive
+         * @enum {string}
+         */
+        Archive: "tar" | "zip";
         /** Body_upload_api_items_upload_post */
         Body_upload_api_items_upload_post: {
             /**
@@ -1003,6 +1324,20 @@ export interface components {
             y_max?: number | null;
             /** Y Min */
             y_min?: number | null;
+        };
+        /**
+         * BoxLabelModel
+         * @description A label of the dataset's boxes; `suggested` of them were drawn by a model and accepted by nobody yet.
+         */
+        BoxLabelModel: {
+            /** Boxes */
+            boxes: number;
+            /** Label */
+            label: string;
+            /** Pictures */
+            pictures: number;
+            /** Suggested */
+            suggested: number;
         };
         /**
          * BoxModel
@@ -1078,6 +1413,11 @@ export interface components {
             counts: components["schemas"]["LabelCount"][];
             /** Untagged */
             untagged: number;
+            /**
+             * Waiting
+             * @description Pictures left out because nobody has accepted a model's boxes in them.
+             */
+            waiting: number;
             /** Warnings */
             warnings: components["schemas"]["Warning_"][];
         };
@@ -1160,6 +1500,25 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /**
+         * ComparedModel
+         * @description With the version that machines had when this one was trained, on test pictures that neither learned from.
+         */
+        ComparedModel: {
+            /** Pictures */
+            pictures: number;
+            /** Right Before */
+            right_before: number;
+            /** Right Now */
+            right_now: number;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "better" | "alike" | "worse" | "unknown";
+            /** Version */
+            version: string;
+        };
         /** ConfigChange */
         ConfigChange: {
             /**
@@ -1187,6 +1546,8 @@ export interface components {
         };
         /** DatasetModel */
         DatasetModel: {
+            /** Box Labels */
+            box_labels: components["schemas"]["BoxLabelModel"][];
             /** Cover Rows */
             cover_rows: number[];
             /** Created At */
@@ -1201,6 +1562,8 @@ export interface components {
             name: string;
             /** Organization Id */
             organization_id: string;
+            /** Unboxed */
+            unboxed: number;
             /** Untagged */
             untagged: number;
             /** Versions */
@@ -1224,6 +1587,11 @@ export interface components {
             camera: string;
             /** Error */
             error: string;
+            /**
+             * Latency Ms
+             * @description One inference on that machine, measured before the version took over.
+             */
+            latency_ms: number | null;
             machine: components["schemas"]["Named"];
             /** Mlmodel */
             mlmodel: string;
@@ -1345,6 +1713,8 @@ export interface components {
             total: number;
             /** Total Bytes */
             total_bytes: number;
+            /** Unboxed */
+            unboxed: number;
             /** Untagged */
             untagged: number;
         };
@@ -1362,6 +1732,8 @@ export interface components {
          * @description The filter of a selection; the same names as in a query, as lists where they may repeat.
          */
         FilterModel: {
+            /** Boxed */
+            boxed?: ("boxed" | "unboxed") | null;
             /**
              * Component Name
              * @default []
@@ -1407,6 +1779,17 @@ export interface components {
              */
             mime_type: string[];
             /**
+             * Near
+             * @description A picture's row: only what looks like it, the nearest first.
+             */
+            near?: number | null;
+            /**
+             * Once
+             * @description Of pictures of one camera that look the same only the newest.
+             * @default false
+             */
+            once: boolean;
+            /**
              * Organization Id
              * @default
              */
@@ -1421,6 +1804,11 @@ export interface components {
              * @default
              */
             search: string;
+            /**
+             * Similar
+             * @description A picture's row: only what shows something similar, the most similar first. In a query only.
+             */
+            similar?: number | null;
             /** Start */
             start?: string | null;
             /**
@@ -1431,10 +1819,51 @@ export interface components {
             /** Tagged */
             tagged?: ("tagged" | "untagged") | null;
         };
+        /**
+         * Format
+         * @description In the order in which they are tried on import: the first that fits is taken.
+         * @enum {string}
+         */
+        Format: "viam" | "huggingface" | "parquet" | "yolo" | "coco" | "voc" | "folders";
         /** Found */
         Found: {
             /** Items */
             items: components["schemas"]["ItemModel"][];
+        };
+        /** ImportAnswer */
+        ImportAnswer: {
+            /**
+             * Added
+             * @description Pictures that are new in the app.
+             */
+            added: number;
+            format: components["schemas"]["Format"];
+            /**
+             * Known
+             * @description Pictures that were here already; they got the tags and boxes they lacked.
+             */
+            known: number;
+            /** Problem Count */
+            problem_count: number;
+            /**
+             * Problems
+             * @description The first 200.
+             */
+            problems: components["schemas"]["ImportProblem"][];
+        };
+        /**
+         * ImportProblem
+         * @description Left out; everything else is imported. `line` is 0 where there are no lines.
+         */
+        ImportProblem: {
+            /** File */
+            file: string;
+            /** Hint */
+            hint: string;
+            /** Line */
+            line: number;
+            /** Message */
+            message: string;
         };
         /** ItemChange */
         ItemChange: {
@@ -1538,16 +1967,15 @@ export interface components {
             metrics: components["schemas"]["MetricsModel"][];
             /** Model Name */
             model_name: string;
-            /**
-             * Model Type
-             * @enum {string}
-             */
-            model_type: "single_label_classification" | "multi_label_classification" | "object_detection";
+            /** Model Type */
+            model_type: ("single_label_classification" | "multi_label_classification" | "object_detection") | "custom";
             /** Model Version */
             model_version: string;
             /** Organization Id */
             organization_id: string;
             progress: components["schemas"]["ProgressModel"];
+            /** @description The training script, where it is not Gleaner that trains. */
+            script: components["schemas"]["JobScript"] | null;
             /** Started At */
             started_at: string | null;
             /**
@@ -1559,6 +1987,17 @@ export interface components {
             time_budget_s: number;
             /** Warnings */
             warnings: string[];
+        };
+        /** JobScript */
+        JobScript: {
+            /** Arguments */
+            arguments: {
+                [key: string]: string;
+            };
+            /** Name */
+            name: string;
+            /** Version */
+            version: string;
         };
         /** LabelCount */
         LabelCount: {
@@ -1587,11 +2026,25 @@ export interface components {
              * @description Seconds until the backlog is sent at this rate.
              */
             eta_s?: number | null;
+            /**
+             * Notes
+             * @description Settings of the data manager that have no effect, in words.
+             * @default []
+             */
+            notes: string[];
             /** Oldest Unsent */
             oldest_unsent: string | null;
             rate?: components["schemas"]["SyncRateModel"] | null;
-            /** Sync Error */
+            /**
+             * Sync Error
+             * @description Why not everything is sent, in words; empty when all is well.
+             */
             sync_error: string;
+            /**
+             * Sync State
+             * @description `held`: by its selective-sync sensor. Older machines do not say.
+             */
+            sync_state?: ("on" | "offline" | "held" | "disabled" | "no_app") | null;
         };
         /** LiveReadings */
         LiveReadings: {
@@ -1727,12 +2180,18 @@ export interface components {
         ModelVersionModel: {
             /**
              * Accuracy
-             * @description On the test pictures; null if it was not measured.
+             * @description On the test pictures (a detector's is mAP50); null if it was not measured.
              */
             accuracy: number | null;
+            compared: components["schemas"]["ComparedModel"] | null;
             /** Created At */
             created_at: string;
             dataset: components["schemas"]["TrainedOn"] | null;
+            /**
+             * Held
+             * @description It did worse: machines that follow the newest version do not get it until released.
+             */
+            held: boolean;
             /**
              * Job Id
              * @description null for a model that was uploaded.
@@ -1787,6 +2246,36 @@ export interface components {
             /** Y Min */
             y_min: number;
         };
+        /** NewCustomJob */
+        NewCustomJob: {
+            /**
+             * Arguments
+             * @description The script's own: --name=value.
+             */
+            arguments?: {
+                [key: string]: string;
+            };
+            /** Dataset Id */
+            dataset_id: string;
+            /** Model Name */
+            model_name: string;
+            /**
+             * Script
+             * @description Name of a training script of the organization.
+             */
+            script: string;
+            /**
+             * Script Version
+             * @default latest
+             */
+            script_version: string;
+            /**
+             * Time Budget S
+             * @description Seconds; then the script is ended.
+             * @default 21600
+             */
+            time_budget_s: number;
+        };
         /** NewDataset */
         NewDataset: {
             /** Name */
@@ -1802,6 +2291,12 @@ export interface components {
              * @default
              */
             camera_name: string;
+            /**
+             * Even If Worse
+             * @description Also a version that is held back.
+             * @default false
+             */
+            even_if_worse: boolean;
             /**
              * Organization Id
              * @default
@@ -1885,6 +2380,46 @@ export interface components {
             /** Password */
             password: string;
         };
+        /** NewPipelineBody */
+        NewPipelineBody: {
+            /**
+             * Backfill
+             * @description Begin with the oldest readings.
+             * @default false
+             */
+            backfill: boolean;
+            /** Name */
+            name: string;
+            /**
+             * Schedule
+             * @description Cron, five fields, UTC: "0 * * * *" is every hour.
+             */
+            schedule: string;
+            /** Text */
+            text: string;
+        };
+        /** NewSavedQuery */
+        NewSavedQuery: {
+            /**
+             * Language
+             * @enum {string}
+             */
+            language: "sql" | "mql";
+            /** Name */
+            name: string;
+            /** Text */
+            text: string;
+        };
+        /** NewView */
+        NewView: {
+            /** Name */
+            name: string;
+            /**
+             * Query
+             * @description The query string of the data page's address: FILTER, and time=1h|24h|7d|30d.
+             */
+            query: string;
+        };
         /** OrganizationModel */
         OrganizationModel: {
             /** Id */
@@ -1935,6 +2470,12 @@ export interface components {
             os: string;
             /** Platform */
             platform: string;
+            /**
+             * Port
+             * @description Of its robot API; 0 if it has not said.
+             * @default 0
+             */
+            port: number;
             /** Version */
             version: string;
         };
@@ -1985,6 +2526,52 @@ export interface components {
             running_revision: string;
         };
         /**
+         * PipelineChange
+         * @description What is left out stays.
+         */
+        PipelineChange: {
+            /** Enabled */
+            enabled?: boolean | null;
+            /** Name */
+            name?: string | null;
+        };
+        /** PipelineModel */
+        PipelineModel: {
+            /** Created At */
+            created_at: string;
+            /** Enabled */
+            enabled: boolean;
+            /** Id */
+            id: string;
+            last_run: components["schemas"]["PipelineRunModel"] | null;
+            /** Name */
+            name: string;
+            /** Schedule */
+            schedule: string;
+            /** Text */
+            text: string;
+        };
+        /** PipelineRunModel */
+        PipelineRunModel: {
+            /** Data End */
+            data_end: string;
+            /** Data Start */
+            data_start: string;
+            /** Ended At */
+            ended_at: string | null;
+            /** Error */
+            error: string;
+            /** Id */
+            id: string;
+            /** Started At */
+            started_at: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "started" | "completed" | "failed";
+        };
+        /**
          * ProblemModel
          * @description One thing wrong in the request; `path` is written like `components[0].attributes.width_px`.
          */
@@ -2004,6 +2591,47 @@ export interface components {
             fraction: number;
             /** Phase */
             phase: string;
+        };
+        /**
+         * QueryRows
+         * @description Times are ISO 8601, bytes base64, numbers that are none null, integers beyond 2^53 - 1 text.
+         */
+        QueryRows: {
+            /**
+             * Columns
+             * @description Every name of the rows' first level, in the order they first come.
+             */
+            columns: string[];
+            /**
+             * Count
+             * @description All that were found; at most 10,000 of them are in `rows`.
+             */
+            count: number;
+            /** Rows */
+            rows: {
+                [key: string]: unknown;
+            }[];
+            /** Seconds */
+            seconds: number;
+        };
+        /** Question */
+        Question: {
+            /**
+             * Language
+             * @description `mql` is a JSON list of stages; a time is written {"$date": "2026-03-04T05:00:00Z"}.
+             * @enum {string}
+             */
+            language: "sql" | "mql";
+            /** Organization Id */
+            organization_id: string;
+            /**
+             * Pipeline Id
+             * @description In `mql`: ask what this data pipeline found, not the readings.
+             * @default
+             */
+            pipeline_id: string;
+            /** Text */
+            text: string;
         };
         /** ReadingModel */
         ReadingModel: {
@@ -2030,6 +2658,11 @@ export interface components {
             api: string;
             /** Error */
             error: string;
+            /**
+             * Latency Ms
+             * @description Of an ML model: one inference before it took over.
+             */
+            latency_ms?: number | null;
             /** Model */
             model: string;
             /** Name */
@@ -2044,6 +2677,44 @@ export interface components {
         Rows: {
             /** Rows */
             rows: number[];
+        };
+        /**
+         * SavedQueryChange
+         * @description What is left out stays.
+         */
+        SavedQueryChange: {
+            /**
+             * Language
+             * @default sql
+             * @enum {string}
+             */
+            language: "sql" | "mql";
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Text
+             * @default
+             */
+            text: string;
+        };
+        /** SavedQueryModel */
+        SavedQueryModel: {
+            /** Id */
+            id: string;
+            /**
+             * Language
+             * @enum {string}
+             */
+            language: "sql" | "mql";
+            /** Name */
+            name: string;
+            /** Text */
+            text: string;
+            /** Updated At */
+            updated_at: string;
         };
         /** SeriesModel */
         SeriesModel: {
@@ -2065,6 +2736,19 @@ export interface components {
             /** Method */
             method: string;
             part: components["schemas"]["Named"];
+        };
+        /**
+         * Settle
+         * @description What becomes of a model's boxes; `COUNT` only tells how many there are.
+         * @enum {string}
+         */
+        Settle: "accept" | "dismiss" | "count";
+        /** SettledModel */
+        SettledModel: {
+            /** Boxes */
+            boxes: number;
+            /** Pictures */
+            pictures: number;
         };
         /** SetupFileContent */
         SetupFileContent: {
@@ -2094,6 +2778,81 @@ export interface components {
             name: string;
             /** Row */
             row: number;
+            /**
+             * Warning
+             * @description What is wrong with the file although it is stored.
+             * @default
+             */
+            warning: string;
+        };
+        /**
+         * SuggestedBoxes
+         * @description Which of a model's boxes in the chosen items: by label (all if none is named) and confidence.
+         */
+        SuggestedBoxes: {
+            action: components["schemas"]["Settle"];
+            /**
+             * At Least
+             * @description Only boxes at least this sure.
+             * @default 0
+             */
+            at_least: number;
+            /**
+             * Below
+             * @description Only boxes less sure than this.
+             */
+            below?: number | null;
+            filter?: components["schemas"]["FilterModel"] | null;
+            /** Labels */
+            labels?: string[];
+            /** Rows */
+            rows?: number[] | null;
+        };
+        /** SuggestedTagModel */
+        SuggestedTagModel: {
+            /** Confidence */
+            confidence: number;
+            /** Row */
+            row: number;
+            /** Tag */
+            tag: string;
+        };
+        /**
+         * SuggestedTags
+         * @description What an instant model, made of the dataset's tags just now, says about its untagged pictures. Nothing is written.
+         */
+        SuggestedTags: {
+            /**
+             * Accuracy
+             * @description Share of the tested pictures that it names rightly.
+             */
+            accuracy: number | null;
+            /**
+             * Accuracy Interval
+             * @description Where the true share lies with 95 % certainty (Wilson).
+             */
+            accuracy_interval: number[];
+            /** Labels */
+            labels: components["schemas"]["LabelCount"][];
+            /** Learned From */
+            learned_from: number;
+            /** Seconds */
+            seconds: number;
+            /**
+             * Suggested
+             * @description The surest first.
+             */
+            suggested: components["schemas"]["SuggestedTagModel"][];
+            /**
+             * Tested
+             * @description Pictures asked that were not learned from, nor any like them; 0 if all are alike.
+             */
+            tested: number;
+            /**
+             * Waiting
+             * @description Pictures that nobody has looked at yet; ask again.
+             */
+            waiting: number;
         };
         /** SyncRateModel */
         SyncRateModel: {
@@ -2125,6 +2884,18 @@ export interface components {
             name: string;
             /** Version */
             version: number;
+        };
+        /** TrainingScript */
+        TrainingScript: {
+            /** Name */
+            name: string;
+            /** Updated At */
+            updated_at: string;
+            /**
+             * Versions
+             * @description Newest first.
+             */
+            versions: string[];
         };
         /** Undo */
         Undo: {
@@ -2159,6 +2930,30 @@ export interface components {
             item_count: number;
             /** Version */
             version: number;
+        };
+        /**
+         * ViewChange
+         * @description What is left out stays.
+         */
+        ViewChange: {
+            /** Name */
+            name?: string | null;
+            /** Query */
+            query?: string | null;
+        };
+        /** ViewModel */
+        ViewModel: {
+            /** Created At */
+            created_at: string;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Query
+             * @description The query string of the data page's address: FILTER, and time=1h|24h|7d|30d.
+             */
+            query: string;
         };
         /** Warning_ */
         Warning_: {
@@ -2495,6 +3290,84 @@ export interface operations {
             };
         };
     };
+    export_api_datasets__dataset_id__export_get: {
+        parameters: {
+            query: {
+                format: components["schemas"]["Format"];
+                archive?: components["schemas"]["Archive"];
+                /** @description 0: the dataset as it is now, frozen as a version. */
+                version?: number;
+                /** @description Go on at this byte of a download that was cut. */
+                start?: number;
+            };
+            header?: {
+                "if-match"?: string;
+            };
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The archive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": unknown;
+                    "application/zip": unknown;
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    import__api_datasets__dataset_id__import_post: {
+        parameters: {
+            query?: {
+                format?: components["schemas"]["Format"] | null;
+            };
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/zip": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImportAnswer"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     change_items_api_datasets__dataset_id__items_post: {
         parameters: {
             query?: never;
@@ -2517,6 +3390,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Changed"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    suggested_tags_api_datasets__dataset_id__suggested_tags_get: {
+        parameters: {
+            query?: {
+                label?: string[];
+            };
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SuggestedTags"];
                 };
             };
             /** @description What failed, and what to do next */
@@ -2577,11 +3483,18 @@ export interface operations {
                 tag?: string[];
                 tagged?: ("tagged" | "untagged") | null;
                 label?: string[];
+                boxed?: ("boxed" | "unboxed") | null;
                 dataset_id?: string[];
                 start?: string | null;
                 end?: string | null;
                 kind?: ("image" | "point_cloud" | "file" | "reading") | null;
                 search?: string;
+                /** @description A picture's row: only what looks like it, the nearest first. */
+                near?: number | null;
+                /** @description A picture's row: only what shows something similar, the most similar first. In a query only. */
+                similar?: number | null;
+                /** @description Of pictures of one camera that look the same only the newest. */
+                once?: boolean;
             };
             header?: never;
             path?: never;
@@ -2623,11 +3536,18 @@ export interface operations {
                 tag?: string[];
                 tagged?: ("tagged" | "untagged") | null;
                 label?: string[];
+                boxed?: ("boxed" | "unboxed") | null;
                 dataset_id?: string[];
                 start?: string | null;
                 end?: string | null;
                 kind?: ("image" | "point_cloud" | "file" | "reading") | null;
                 search?: string;
+                /** @description A picture's row: only what looks like it, the nearest first. */
+                near?: number | null;
+                /** @description A picture's row: only what shows something similar, the most similar first. In a query only. */
+                similar?: number | null;
+                /** @description Of pictures of one camera that look the same only the newest. */
+                once?: boolean;
             };
             header?: never;
             path?: never;
@@ -2675,6 +3595,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    settle_boxes_api_items_suggested_boxes_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SuggestedBoxes"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettledModel"];
                 };
             };
             /** @description What failed, and what to do next */
@@ -2793,6 +3746,42 @@ export interface operations {
             header?: never;
             path: {
                 row: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBox"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BoxModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_box_api_items__row__boxes__box_id__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                row: number;
+                box_id: string;
             };
             cookie?: never;
         };
@@ -3450,6 +4439,40 @@ export interface operations {
             };
         };
     };
+    release_api_ml_models__name__versions__version__release_post: {
+        parameters: {
+            query: {
+                organization_id: string;
+            };
+            header?: never;
+            path: {
+                name: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     report_api_ml_models__name__versions__version__report_get: {
         parameters: {
             query: {
@@ -3669,6 +4692,204 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LocationModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_pipelines_api_organizations__organization_id__pipelines_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PipelineModel"][];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_pipeline_api_organizations__organization_id__pipelines_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPipelineBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PipelineModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_saved_api_organizations__organization_id__queries_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedQueryModel"][];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    save_api_organizations__organization_id__queries_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSavedQuery"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedQueryModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_views_api_organizations__organization_id__views_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewModel"][];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_view_api_organizations__organization_id__views_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                organization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewView"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewModel"];
                 };
             };
             /** @description What failed, and what to do next */
@@ -4112,6 +5333,202 @@ export interface operations {
             };
         };
     };
+    delete_pipeline_api_pipelines__pipeline_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                pipeline_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    change_pipeline_api_pipelines__pipeline_id__patch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                pipeline_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PipelineChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PipelineModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_runs_api_pipelines__pipeline_id__runs_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                pipeline_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PipelineRunModel"][];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    ask_api_queries_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Question"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueryRows"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_saved_api_queries__query_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                query_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    change_saved_api_queries__query_id__patch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                query_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SavedQueryChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedQueryModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     rows_api_readings_get: {
         parameters: {
             query: {
@@ -4162,11 +5579,18 @@ export interface operations {
                 tag?: string[];
                 tagged?: ("tagged" | "untagged") | null;
                 label?: string[];
+                boxed?: ("boxed" | "unboxed") | null;
                 dataset_id?: string[];
                 start?: string | null;
                 end?: string | null;
                 kind?: ("image" | "point_cloud" | "file" | "reading") | null;
                 search?: string;
+                /** @description A picture's row: only what looks like it, the nearest first. */
+                near?: number | null;
+                /** @description A picture's row: only what shows something similar, the most similar first. In a query only. */
+                similar?: number | null;
+                /** @description Of pictures of one camera that look the same only the newest. */
+                once?: boolean;
             };
             header?: never;
             path?: never;
@@ -4182,6 +5606,35 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["SeriesModel"][];
                 };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    content_api_signed__token__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What failed, and what to do next */
             default: {
@@ -4247,6 +5700,109 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    submit_custom_api_training_jobs_custom_post: {
+        parameters: {
+            query: {
+                organization_id: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCustomJob"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_scripts_api_training_jobs_scripts_get: {
+        parameters: {
+            query: {
+                organization_id: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrainingScript"][];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    upload_script_api_training_jobs_scripts_post: {
+        parameters: {
+            query: {
+                organization_id: string;
+                name: string;
+                version: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/gzip": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TrainingScript"];
                 };
             };
             /** @description What failed, and what to do next */
@@ -4373,6 +5929,72 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobLogs"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_view_api_views__view_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                view_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    change_view_api_views__view_id__patch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                view_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ViewChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewModel"];
                 };
             };
             /** @description What failed, and what to do next */

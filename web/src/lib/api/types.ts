@@ -106,12 +106,20 @@ export type ReadingRow = Schemas["ReadingModel"];
 
 export type DatasetVersion = Schemas["VersionModel"];
 export type Dataset = Schemas["DatasetModel"];
+export type SavedView = Schemas["ViewModel"];
 export type DatasetCheck = Schemas["Check"];
+export type Settled = Schemas["SettledModel"];
+export type QueryRows = Schemas["QueryRows"];
+export type SavedQuery = Schemas["SavedQueryModel"];
+export type DataPipeline = Schemas["PipelineModel"];
+export type SuggestedTag = Schemas["SuggestedTagModel"];
+export type SuggestedTags = Schemas["SuggestedTags"];
 
 export type Metrics = Schemas["MetricsModel"];
 export type Job = Schemas["JobModel"];
 export type JobStatus = Job["status"];
-export type ModelType = Job["model_type"];
+export type ModelType = Exclude<Job["model_type"], "custom">;
+export type TrainingScript = Schemas["TrainingScript"];
 
 export type Deployment = Schemas["DeploymentModel"];
 export type DeploymentState = Deployment["state"];
@@ -127,15 +135,39 @@ export type Report = {
   dataset: { hash: string; item_count: number; split: { train: number; validation: number; test: number } };
   config: Record<string, unknown>;
   versions: Record<string, string>;
-  summary: { accuracy: number; accuracy_interval: [number, number]; macro_f1: number; test_count: number; suggested_threshold: number; ece: number };
-  per_label: { label: string; support: number; precision: number; recall: number; f1: number; average_precision: number }[];
+  summary: { accuracy: number; accuracy_interval: [number, number]; macro_f1: number; test_count: number; suggested_threshold: number; ece: number; box_count?: number; map50?: number | null; map50_interval?: [number, number] | null; map50_95?: number | null };
+  per_label: { label: string; support: number; precision: number; recall: number; f1: number; average_precision: number | null }[];
   confusion: { labels: string[]; matrix: number[][]; cells: Record<string, string[]> };
   threshold_curve: { threshold: number; precision: number; recall: number; f1: number }[];
-  wrong: { id: string; expected: string[]; predicted: { label: string; confidence: number }[]; sample: string }[];
+  wrong: { id: string; expected: string[]; predicted: { label: string; confidence: number }[]; sample: string | null; looked_at?: { label: string; sample: string } | null }[];
+  /** Missing in reports of older versions; `reason` says why it was not looked for. */
+  label_errors?: { checked: number; reason: string; pictures: LabelDoubt[] };
+  learning_curve?: { more: number; reason: string; labels: Outlook[] };
   skipped: { id: string; reason: string }[];
   history: Metrics[];
   timings: { train_s: number; export_s: number; inference_ms: number };
-  model: { size_bytes: number; parameters: number; input_shape: number[] };
+  model: { size_bytes: number; parameters: number; input_shape: number[]; formats?: Record<string, ModelFormat> };
+};
+
+export type ModelFormat = { file: string; size_bytes: number; inference_ms: number; largest_difference: number | null; lost?: number; judged?: number } | { file?: undefined; reason: string };
+export type LabelDoubt = {
+  id: string;
+  expected: string[];
+  suggested: string[];
+  confidence: number;
+  part: "train" | "validation" | "test";
+  sample: string | null;
+  /** Of a detector: what is wrong with which box. */
+  boxes?: { kind: "missing" | "label" | "nothing"; label: string | null; suggested: string | null; confidence: number }[];
+};
+export type Outlook = {
+  label: string;
+  pictures: number;
+  verdict: "more" | "nothing" | "unknown";
+  gain: number | null;
+  gain_interval: [number, number] | null;
+  why: string;
+  points: { pictures: number; average_precision: number }[];
 };
 
 export type LiveDetection = { label: string; confidence: number; x_min: number; y_min: number; x_max: number; y_max: number };

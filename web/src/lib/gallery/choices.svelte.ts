@@ -1,4 +1,4 @@
-/** Every tag and dataset there is, for the pickers: what the filter hides can still be given. */
+/** Every tag, label of boxes and dataset there is, for the pickers: what the filter hides can still be given. */
 import { createQuery } from "@tanstack/svelte-query";
 import { api } from "../api/client";
 import { keys } from "../api/keys";
@@ -6,7 +6,7 @@ import type { Dataset, Facet, Facets } from "../api/types";
 import { session } from "../session.svelte";
 
 /** Call while a component is being set up. */
-export function useChoices(): { readonly tags: Facet[]; readonly datasets: Facet[] } {
+export function useChoices(): { readonly tags: Facet[]; readonly labels: Facet[]; readonly datasets: Facet[] } {
   const organization_id = () => session.organizationId;
   const facets = createQuery(() => ({
     queryKey: keys.items("facets", organization_id(), "all"),
@@ -20,6 +20,10 @@ export function useChoices(): { readonly tags: Facet[]; readonly datasets: Facet
   return {
     get tags() {
       return facets.data?.tags ?? [];
+    },
+    /** Of boxes. */
+    get labels() {
+      return facets.data?.labels ?? [];
     },
     get datasets() {
       return known;

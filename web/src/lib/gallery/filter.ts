@@ -29,8 +29,15 @@ export type Preset = keyof typeof PRESETS;
 export interface Filter {
   lists: Partial<Record<ListKey, string[]>>;
   tagged?: "tagged" | "untagged";
+  boxed?: "boxed" | "unboxed";
   kind?: Kind;
   search?: string;
+  /** The row of a picture: only what looks like it. */
+  near?: number;
+  /** The row of a picture: only what shows something similar. */
+  similar?: number;
+  /** Of pictures of one camera that look the same only the newest. */
+  once?: boolean;
   /** A moving range ("the last hour"); excludes start and end. */
   preset?: Preset;
   /** UTC ISO 8601. */
@@ -50,10 +57,17 @@ export function parseFilter(params: URLSearchParams): Filter {
   }
   const tagged = params.get("tagged");
   if (tagged === "tagged" || tagged === "untagged") filter.tagged = tagged;
+  const boxed = params.get("boxed");
+  if (boxed === "boxed" || boxed === "unboxed") filter.boxed = boxed;
   const kind = params.get("kind");
   if (kind && KINDS.includes(kind)) filter.kind = kind as Kind;
   const search = params.get("search");
   if (search) filter.search = search;
+  const near = Number(params.get("near"));
+  if (Number.isSafeInteger(near) && near > 0) filter.near = near;
+  const similar = Number(params.get("similar"));
+  if (Number.isSafeInteger(similar) && similar > 0) filter.similar = similar;
+  if (params.get("once") === "true") filter.once = true;
   const preset = params.get("time");
   if (preset && preset in PRESETS) filter.preset = preset as Preset;
   else {
@@ -104,8 +118,12 @@ function baseParams(filter: Filter): URLSearchParams {
   const params = new URLSearchParams();
   for (const key of LIST_KEYS) for (const value of filter.lists[key] ?? []) params.append(key, value);
   if (filter.tagged) params.set("tagged", filter.tagged);
+  if (filter.boxed) params.set("boxed", filter.boxed);
   if (filter.kind) params.set("kind", filter.kind);
   if (filter.search) params.set("search", filter.search);
+  if (filter.near) params.set("near", String(filter.near));
+  if (filter.similar) params.set("similar", String(filter.similar));
+  if (filter.once) params.set("once", "true");
   return params;
 }
 
@@ -116,13 +134,20 @@ export function toggleValue(filter: Filter, key: ListKey, value: string): Filter
   if (values.length) lists[key] = values;
   else delete lists[key];
   // "untagged" together with a tag can match nothing: the newer choice wins.
-  return { ...filter, lists, tagged: key === "tag" ? undefined : filter.tagged };
+  const boxed = key === "label" && filter.boxed === "unboxed" ? undefined : filter.boxed;
+  return { ...filter, lists, boxed, tagged: key === "tag" ? undefined : filter.tagged };
 }
 
 export function setTagged(filter: Filter, tagged: Filter["tagged"]): Filter {
   const lists = { ...filter.lists };
   if (tagged) delete lists.tag;
   return { ...filter, lists, tagged };
+}
+
+export function setBoxed(filter: Filter, boxed: Filter["boxed"]): Filter {
+  const lists = { ...filter.lists };
+  if (boxed === "unboxed") delete lists.label;
+  return { ...filter, lists, boxed };
 }
 
 /** Keeps the tab (kind), drops everything else. */

@@ -3,7 +3,7 @@
  * A changed item is replaced, never edited in place, so that exactly its own cell redraws.
  */
 import { SvelteMap } from "svelte/reactivity";
-import type { Item } from "../api/types";
+import type { Box, Item } from "../api/types";
 
 const BATCH = 500;
 /** The request waits this long for more cells to ask: a fast scroll makes a few requests, not hundreds. */
@@ -68,6 +68,14 @@ export class ItemStore {
         for (const item of before) this.#items.set(item.row, item);
       },
     };
+  }
+
+  /** A box is on the server now; null: it is gone there. */
+  setBox(row: number, id: string, box: Box | null): void {
+    const item = this.#items.get(row);
+    if (!item) return;
+    const others = item.boxes.filter((one) => one.id !== id);
+    this.#items.set(row, { ...item, boxes: box ? [...others, box] : others });
   }
 
   /** The server says that rows changed (null: any of them): what is in view is read again, the rest on next sight. */

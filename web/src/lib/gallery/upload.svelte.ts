@@ -7,7 +7,7 @@ export interface Failure {
   hint: string;
 }
 interface Answer {
-  items: { row: number; id: string; name: string; duplicate: boolean }[];
+  items: { row: number; id: string; name: string; duplicate: boolean; warning?: string }[];
   failed: Failure[];
 }
 const BATCH_FILES = 16;
@@ -19,6 +19,8 @@ export class Uploads {
   done = $state(0);
   duplicates = $state(0);
   failures = $state.raw<Failure[]>([]);
+  /** Stored, and yet not right. */
+  warnings = $state.raw<{ name: string; message: string }[]>([]);
   bytesTotal = $state(0);
   bytesSent = $state(0);
   #queue: { files: File[]; datasetId?: string }[] = [];
@@ -43,6 +45,7 @@ export class Uploads {
   reset(): void {
     this.total = this.done = this.duplicates = this.bytesTotal = this.bytesSent = 0;
     this.failures = [];
+    this.warnings = [];
   }
 
   cancel(): void {
@@ -96,6 +99,7 @@ export class Uploads {
       this.done += answer.items.length;
       this.duplicates += answer.items.filter((i) => i.duplicate).length;
       this.failures = [...this.failures, ...answer.failed];
+      this.warnings = [...this.warnings, ...answer.items.flatMap(({ name, warning }) => (warning ? [{ name, message: warning }] : []))];
       return;
     }
     const error = (body as { error?: { message: string; hint?: string } } | null)?.error;

@@ -1,16 +1,33 @@
 /** What training offers, and how a run is told. */
-import type { Job, JobStatus, ModelType } from "$lib/api/types";
+import { plural } from "$lib/format";
+import type { Job, JobStatus, ModelType, Report } from "$lib/api/types";
 
-export const MODEL_TYPES: { value: ModelType; title: string; text: string; isComing?: boolean }[] = [
+export const MODEL_TYPES: { value: ModelType; title: string; text: string }[] = [
   { value: "single_label_classification", title: "Single label", text: "One answer for each picture: this, or that, or none of these." },
   { value: "multi_label_classification", title: "Multi label", text: "Any number of answers for each picture: everything that is in it." },
-  { value: "object_detection", title: "Object detection", text: "Where things are: learns from boxes instead of tags.", isComing: true },
+  { value: "object_detection", title: "Object detection", text: "Where things are: learns from the boxes you draw instead of tags." },
 ];
 
+/** What a run learns, in a line: its labels, or the script that decides it. */
+export const learned = (job: Job): string => (job.script ? `${job.script.name} ${job.script.version}` : plural(job.labels.length, "label"));
+
+export const isDetection = (type: string): boolean => type === "object_detection";
+
+/** What a model's figure is called. */
+export const figureName = (type: string): string => (isDetection(type) ? "mAP50" : "accuracy");
+
+/** The one figure of a report, with its 95 % interval; null where nothing was tested. */
+export function headline(report: Report): { value: number; interval: [number, number] } | null {
+  const s = report.summary;
+  const [value, interval] = isDetection(report.task) ? [s.map50, s.map50_interval] : [s.accuracy, s.accuracy_interval];
+  return s.test_count > 0 && value != null && interval ? { value, interval } : null;
+}
+
 /** Of a job's or a model's type; a model that was uploaded may have any, or none. */
-export const typeTitle = (type: string): string => MODEL_TYPES.find((t) => t.value === type)?.title ?? (type || "Uploaded");
+export const typeTitle = (type: string): string => type === "custom" ? "Training script" : (MODEL_TYPES.find((t) => t.value === type)?.title ?? (type || "Uploaded"));
 
 export const TIME_BUDGETS = [
+  { seconds: 10, title: "10 s", text: "at once" },
   { seconds: 30, title: "30 s", text: "a first look" },
   { seconds: 60, title: "60 s", text: "good for most" },
   { seconds: 300, title: "5 min", text: "the last few percent" },

@@ -77,9 +77,12 @@ type Problem = { what: string; todo: string; page: "" | "configure" | "connect" 
 
 // By the words of machine/sync and machine/capture/manager.py.
 const TODO: [RegExp, string, Problem["page"]][] = [
+  [/^sync is held back/, "Captures stay on the machine until that sensor says should_sync: true. Which sensor it is stands in its data manager.", "configure"],
+  [/encrypted with/, "These captures are safe and wait on the machine. The others are sent.", "configure"],
   [/^sync is disabled/, "Captures stay on the machine. Switch sync on in its data manager.", "configure"],
   [/^no app is configured/, "Captures stay on the machine. Give it the setup file that the app shows.", "connect"],
   [/refuses this part's secret/, "Make a new setup file and put it onto the machine.", "connect"],
+  [/refuses this machine's API key/, "Give it a key with the owner's role on this machine, or the setup file that the app shows.", "connect"],
   [/certificate|web_address|no \/api\/sync/, "Give the machine the setup file that the app shows; it holds the right address and certificate.", "connect"],
   [/proxy/, "Check the proxy settings in the environment that the machine's process runs in.", ""],
   [/cannot be looked up|cannot be reached|has not answered|connection|line/, "Check the machine's network. It tries again by itself, and captures wait on its disk until then.", ""],

@@ -28,7 +28,7 @@ async def main():
     options = RobotClient.Options.with_api_key(api_key=${python(secret)}, api_key_id=${python(id)})
 ${dialling}
     # ${machine.name}: the address that it prints as its robot API at start
-    async with await RobotClient.at_address(${python(`${host}:8080`)}, options) as robot:
+    async with await RobotClient.at_address(${python(`${host}:${part.info?.port || 8080}`)}, options) as robot:
         print([r.name for r in robot.resource_names])
         images, _ = await Camera.from_robot(robot, "cam").get_images()
         open("picture.jpg", "wb").write(images[0].data)

@@ -1,0 +1,117 @@
+"""Questions asked, saved and scheduled in a real browser, on readings of a real app."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from journey_gallery import SECONDS, Server, logged_in_page, picture, running_server
+from journey_pages import Pages
+from playwright.sync_api import Browser, Page, expect
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("app"), *free_ports(2)) as made:
+        made.upload({f"{colour}.jpg": picture(colour, seed) for seed, colour in enumerate(("red", "green", "blue"))})
+        yield made
+
+
+@pytest.fixture
+def page(chromium: Browser, server: Server) -> Iterator[Page]:
+    with logged_in_page(chromium, server) as opened:
+        opened.set_viewport_size({"width": 1280, "height": 900})
+        opened.goto(f"{server.web}/query")
+        yield opened
+
+
+def run(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="SQL").fill(text)
+    page.keyboard.press("Control+Enter")
+
+
+def test_pictures_are_counted_saved_and_taken_out(page: Page) -> None:
+    when = "TIMESTAMPTZ '2026-01-01 00:00:00Z' + INTERVAL 1 HOUR * length(file_name) AS at"
+    run(page, f"SELECT file_name, size_bytes, {when} FROM items ORDER BY file_name")
+    rows = page.get_by_role("region", name="Rows")
+    expect(rows).to_contain_text("3 rows")
+    expect(rows.get_by_role("row").nth(1)).to_contain_text("blue.jpg")
+    rows.get_by_role("button", name="Chart").click()
+    expect(rows.get_by_role("figure", name="The numbers of the rows over time")).to_be_visible()
+    with page.expect_download() as taken:
+        rows.get_by_role("button", name="CSV").click()
+    lines = taken.value.path().read_text().splitlines()
+    assert lines[0] == "file_name,size_bytes,at"
+    assert [line.partition(",")[0] for line in lines[1:]] == ["blue.jpg", "green.jpg", "red.jpg"]
+    Pages(page, "").picture("query")
+
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("dialog", name="Save this query").get_by_label("Name").fill("files by name")
+    page.keyboard.press("Enter")
+    saved = page.get_by_role("region", name="Saved queries")
+    expect(saved.get_by_role("button", name=re.compile("^files by name"))).to_be_visible()
+    page.get_by_role("textbox", name="SQL").fill("SELECT 1")
+    saved.get_by_role("button", name=re.compile("^files by name")).click()
+    expect(page.get_by_role("textbox", name="SQL")).to_have_value(re.compile("ORDER BY file_name"))
+
+
+def test_what_is_wrong_is_said_and_the_question_stays(page: Page) -> None:
+    run(page, "SELECT nothing FROM nowhere")
+    expect(page.get_by_role("alert")).to_contain_text("nowhere")
+    expect(page.get_by_role("textbox", name="SQL")).to_have_value("SELECT nothing FROM nowhere")
+    run(page, "SELECT count(*) AS n FROM items")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("1 row")
+
+
+def test_every_example_and_every_column_shown_can_be_asked(page: Page) -> None:
+    def answered() -> None:
+        with page.expect_response("**/api/queries") as came:
+            page.get_by_role("button", name="Run", exact=True).click()
+        assert came.value.ok, came.value.text()
+
+    examples = page.get_by_role("region", name="Examples").get_by_role("button")
+    expect(examples).not_to_have_count(0)
+    for example in examples.all():
+        example.click()
+        answered()
+    page.get_by_role("tab", name="SQL").click()
+    tables = page.get_by_role("region", name="Tables").get_by_role("group")
+    expect(tables).to_have_count(3)
+    for table in tables.all():
+        name = table.locator("summary").inner_text()
+        columns = table.locator(".columns button").all_text_contents()
+        page.get_by_role("textbox", name="SQL").fill(f"SELECT {', '.join(columns)} FROM {name}")
+        answered()
+
+
+def test_a_pipeline_is_made_of_the_question_and_asked(page: Page, server: Server) -> None:
+    page.get_by_role("tab", name="MQL").click()
+    pipelines = page.get_by_role("region", name="Data pipelines")
+    pipelines.get_by_role("button", name="Make one of this query").click()
+    dialog = page.get_by_role("dialog", name="New data pipeline")
+    dialog.get_by_label("Name").fill("each hour")
+    dialog.get_by_role("button", name="Make it").click()
+    one = pipelines.get_by_role("button", name=re.compile("^each hour"))
+    expect(one).to_be_visible()
+    expect(pipelines).to_contain_text("has not run yet")
+    Pages(page, "").picture("query-pipelines")
+    one.click()
+    expect(page.get_by_text("Asking what each hour found")).to_be_visible()
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("Nothing was found")
+    pipelines.get_by_role("button", name="Delete each hour").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(one).to_have_count(0)
+    listed = server.rest.get(f"/api/organizations/{server.organization_id}/pipelines")
+    assert json.loads(listed.content) == []
+
+
+def test_it_fits_a_narrow_window(page: Page) -> None:
+    page.set_viewport_size({"width": 400, "height": 900})
+    run(page, "SELECT * FROM items")
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("3 rows", timeout=20 * SECONDS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    Pages(page, "").picture("query-narrow")
