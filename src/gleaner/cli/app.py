@@ -7,14 +7,15 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gleaner.app import DEFAULT_DATA_DIR
 from gleaner.cli.extras import need_app_extra
+from gleaner.wire.memory import collect_rarely, keep_memory
 
 if TYPE_CHECKING:
     from gleaner.app.context import AppContext
@@ -24,13 +25,19 @@ app = typer.Typer(
     help="Run the app: web pages, API, data, training.", invoke_without_command=True, no_args_is_help=False
 )
 
-DEFAULT_DATA_DIR = Path("~/.gleaner/app")
+# Of freed memory, for the next pictures: a rush of sync holds about as much.
+_KEPT_BYTES = 64 << 20
+# Each may keep as much; by itself glibc makes eight for each core, and threads take turns anyway.
+_ARENAS = 4
 DataDir = Annotated[Path, typer.Option(envvar="GLEANER_DATA_DIR", help="Where everything the app keeps lives.")]
 KeyCommand = Annotated[
     str, typer.Option(envvar="GLEANER_KEY_COMMAND", help="Command that prints the key-encryption key.")
 ]
 DatabaseUrl = Annotated[
     str, typer.Option(envvar="GLEANER_DATABASE_URL", help="SQLAlchemy URL; default: encrypted SQLite.")
+]
+StoreUrl = Annotated[
+    str, typer.Option(envvar="GLEANER_STORE", help="Where packs lie: s3://bucket/prefix; default: the data folder.")
 ]
 
 
@@ -61,6 +68,19 @@ def run(
     ] = "owner@localhost",
     key_command: KeyCommand = "",
     database_url: DatabaseUrl = "",
+    query_seconds: Annotated[
+        float, typer.Option(envvar="GLEANER_QUERY_SECONDS", min=0.1, max=3600, help="How long a query may take.")
+    ] = 60.0,
+    query_memory_mb: Annotated[
+        int, typer.Option(envvar="GLEANER_QUERY_MEMORY_MB", min=64, max=1 << 20, help="Memory of a query.")
+    ] = 512,
+    queries_at_once: Annotated[
+        int, typer.Option(envvar="GLEANER_QUERIES_AT_ONCE", min=1, max=64, help="More of them wait.")
+    ] = 2,
+    store: StoreUrl = "",
+    background: Annotated[
+        bool, typer.Option(envvar="GLEANER_BACKGROUND", help="Tidy packs, compact readings and train here, too.")
+    ] = True,
 ) -> None:
     """Run the app until Ctrl-C. The first start makes an owner and prints a link to log in."""
     need_app_extra("gleaner app")
@@ -77,6 +97,11 @@ def run(
         owner_email=owner_email,
         key_command=key_command,
         database_url=database_url,
+        query_seconds=query_seconds,
+        query_memory_mb=query_memory_mb,
+        queries_at_once=queries_at_once,
+        store=store,
+        background=background,
     )
     ctx.obj = settings
     if ctx.invoked_subcommand is None:
@@ -87,14 +112,18 @@ def run(
 
 @app.command("login-link")
 def login_link(
-    ctx: typer.Context, email: Annotated[str, typer.Option(help="Whose; default: the first owner.")] = ""
+    ctx: typer.Context,
+    email: Annotated[str, typer.Option(help="Whose; default: the first owner.")] = "",
+    data_dir: Annotated[Path | None, typer.Option(help="The app's, as `gleaner app --data-dir` has it.")] = None,
 ) -> None:
     """Print a one-time link to log in, for an app that runs or will run."""
     from gleaner.app.assembly import build_context
-    from gleaner.app.server import prepare_data_dir, reachable_host
+    from gleaner.app.server import prepare_data_dir, reachable_host, running_address
 
     settings: Settings = ctx.obj
-    with _explained():
+    if data_dir is not None:
+        settings = settings.model_copy(update={"data_dir": data_dir.expanduser()})
+    with explained():
         prepare_data_dir(settings.data_dir)
         context = build_context(settings)
         context.database.create_tables()
@@ -102,60 +131,30 @@ def login_link(
         token = context.auth.create_login_link(email)
         context.database.close()
     scheme = "http" if settings.is_loopback and not settings.tls_cert_file else "https"
-    typer.echo(f"{scheme}://{reachable_host(settings)}:{settings.port}/login?token={token}")
-
-
-@app.command()
-def rebuild(ctx: typer.Context) -> None:
-    """Make a lost or damaged index again from the packs; the app must be stopped.
-
-    Brings back pictures, readings and the tags they arrived with, and the places they came from. What people added
-    later (tags, boxes, datasets, models), machine configurations, keys and deletions live in the metadata only: restore a
-    backup of metadata.db if there is one.
-    """
-    from rich.progress import Progress
-
-    from gleaner.app.assembly import build_context
-    from gleaner.app.server import only_app_of, prepare_data_dir
-    from gleaner.app.store.recovered_fleet import give_to_first_owner, restore_places
-    from gleaner.app.store.recovery import rebuild as rebuild_index
-
-    settings: Settings = ctx.obj
-    with _explained():
-        prepare_data_dir(settings.data_dir)
-    with _explained(), only_app_of(settings.data_dir):
-        context = build_context(settings)
-        context.database.create_tables()
-        with Progress() as bar:
-            task = bar.add_task("Reading packs", total=1.0)
-            found = rebuild_index(context.packs, context.database, lambda done: bar.update(task, completed=done))
-            bar.update(task, completed=1.0)
-        is_new = context.auth.bootstrap(settings.owner_email)
-        made_for_start = context.auth.first_owner().organization_ids() if is_new else frozenset[str]()
-        with context.database.write() as db:
-            give_to_first_owner(db, restore_places(db, time.time_ns()), made_for_start)
-        context.database.close()
-    typer.echo(f"{found.records} records from {found.packs} packs are in the index again.")
+    address = running_address(settings.data_dir) or f"{scheme}://{reachable_host(settings)}:{settings.port}"
+    typer.echo(f"{address}/login?token={token}")
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Turns what keeps the app from starting into one line."""
     from gleaner.app.database import DatabaseProblem, NewerSchema
     from gleaner.app.keys import KeyProblem
     from gleaner.app.server import CannotStart
+    from gleaner.app.store.backup import BackupProblem
+    from gleaner.app.store.object_store import StoreProblem
     from gleaner.app.tls import TlsProblem
 
     try:
         yield
-    except (CannotStart, KeyProblem, NewerSchema, DatabaseProblem, TlsProblem) as err:
+    except (CannotStart, KeyProblem, NewerSchema, DatabaseProblem, TlsProblem, BackupProblem, StoreProblem) as err:
         typer.secho(str(err), fg="red", err=True)
         raise typer.Exit(1) from None
 
 
 def _run(settings: Settings) -> None:
     os.umask(0o077)
-    with _explained():
+    with explained():
         _main(settings)
 
 
@@ -171,11 +170,17 @@ def _main(settings: Settings) -> None:
             loop.add_signal_handler(number, stop.set)
         await serve(settings, stop, _announce)
 
+    keep_memory(_KEPT_BYTES, arenas=_ARENAS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
 
 
 def _announce(context: AppContext) -> None:
+    collect_rarely()
     addresses = context.addresses
     typer.echo(f"Gleaner is running at {addresses.web} (Viam API: {addresses.grpc}). Ctrl-C stops it.")
     typer.echo(f"Log in once with {addresses.web}/login?token={context.auth.create_login_link()}")
+    packs = context.packs.objects.address
+    typer.echo(
+        f"Metadata: {context.database.description}. Packs: {packs}. Keys and models: {context.settings.data_dir}."
+    )

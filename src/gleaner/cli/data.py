@@ -15,15 +15,21 @@ import typer
 from gleaner.machine.offline.export import Format
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from gleaner.machine.capture.at_rest import Keyring
     from gleaner.machine.offline.reading import Opened
     from gleaner.machine.offline.selection import Selection
 
-app = typer.Typer(help="Look into a capture directory and export from it, without any app.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look into a capture directory and export from it (ls, show, export); send to an app, tag, delete, download.",
+    no_args_is_help=True,
+)
 
 FAILED = 1
 NOT_USABLE = 2
 KEY_ENV = "GLEANER_CAPTURE_KEY"
+_NARROW = 50
 
 Directory = Annotated[Path, typer.Argument(help="Capture directory, also of Viam's server; or one capture file.")]
 Component = Annotated[str, typer.Option(help="Only this component.")]
@@ -59,7 +65,10 @@ def list_captures(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Component", "Method", "Files", "Records", "Bytes", "First", "Last", "Damaged", "Tags", box=None)
+    table = Table(box=None)
+    for name in ("Component", "Method", "Files", "Records", "Bytes", "First", "Last", "Damaged", "Tags"):
+        # In a narrow terminal words go on in the next line: nothing is cut off, numbers least of all.
+        table.add_column(name, overflow="fold", no_wrap=name in ("Files", "Records", "Bytes"))
     for each in found:
         table.add_row(
             each.component or "?",
@@ -196,11 +205,21 @@ def _stop(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
+def progress_columns(width: int) -> tuple[ProgressColumn, ...]:
+    """Of a bar in a terminal of so many columns: a narrow one has no room for the numbers of a million files."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    said = TextColumn("{task.description}")
+    if width < _NARROW:
+        return said, TaskProgressColumn()
+    return said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+
 @contextmanager
 def _progress(verb: str, root: Path, as_json: bool) -> Iterator[Callable[[], None]]:
     """A bar on the terminal once a second has passed; nothing when the output is piped."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
     from gleaner.machine.offline.reading import capture_paths
 
@@ -208,8 +227,7 @@ def _progress(verb: str, root: Path, as_json: bool) -> Iterator[Callable[[], Non
     if as_json or not console.is_terminal:
         yield lambda: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, transient=True)
+    progress = Progress(*progress_columns(console.width), console=console, transient=True)
     started, total = time.monotonic(), sum(1 for _ in capture_paths(root))
     task = progress.add_task(verb, total=total)
 
@@ -232,11 +250,13 @@ def _write(path: Path, payload: bytes, force: bool) -> None:
 
 
 def _say_file(file: Opened, as_json: bool) -> None:
+    from gleaner.machine.offline.output import to_json
+
     if as_json:
         said: dict[str, Any] = {"file": str(file.path), "size_bytes": file.size_bytes, "complete": file.is_complete}
         said |= {"api": file.api, "component": file.component, "method": file.method, "tags": list(file.tags)}
         said |= {"records": file.record_count, "encrypted": file.is_encrypted, "checksums": file.is_sealed}
-        typer.echo(json.dumps({**said, "additional_params": dict(file.parameters), "damage": file.damage}))
+        typer.echo(to_json({**said, "additional_params": dict(file.parameters), "damage": file.damage}))
         return
     typer.secho(str(file.path), bold=True)
     state = "complete" if file.is_complete else "being written"
@@ -248,12 +268,13 @@ def _say_file(file: Opened, as_json: bool) -> None:
     if file.tags:
         typer.echo(f"  tags: {', '.join(file.tags)}")
     if file.parameters:
-        typer.echo(f"  additional_params: {json.dumps(dict(file.parameters))}")
+        typer.echo(f"  additional_params: {to_json(dict(file.parameters))}")
     if file.damage:
         typer.secho(f"  {file.damage}", fg="yellow")
 
 
 def _say_record(file: Opened, record: Any, as_json: bool) -> None:
+    from gleaner.machine.offline.output import to_json
     from gleaner.machine.offline.reading import iso_ns
     from gleaner.machine.offline.to_folder import described
     from gleaner.wire.picture import PictureProblem, picture_size
@@ -269,15 +290,15 @@ def _say_record(file: Opened, record: Any, as_json: bool) -> None:
     else:
         said["data"] = record.data
     if as_json:
-        typer.echo(json.dumps(said, ensure_ascii=False))
+        typer.echo(to_json(said))
         return
     size = f"{said['width']}×{said['height']}, " if "width" in said else ""
     if isinstance(record.data, bytes):
         typer.echo(f"  {iso_ns(record.requested_ns)}  {file.mime_type}, {size}{len(record.data):,} bytes")
     else:
-        typer.echo(f"  {iso_ns(record.requested_ns)}  {json.dumps(record.data, ensure_ascii=False)}")
+        typer.echo(f"  {iso_ns(record.requested_ns)}  {to_json(record.data)}")
     for name in ("bboxes", "classifications"):
         for each in said.get("annotations", {}).get(name, []):
-            typer.echo(f"    {json.dumps(each, ensure_ascii=False)}")
+            typer.echo(f"    {to_json(each)}")
     if "problem" in said:
         typer.secho(f"    {said['problem']}", fg="yellow")

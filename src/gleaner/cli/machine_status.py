@@ -55,7 +55,9 @@ def _print(state: MachineState) -> None:
     if ledger is None:
         console.print("no captures")
     else:
-        table = Table("Component", "Method", "Hz", "Captured", "Synced", "Waiting", "Dropped", box=None)
+        table = Table(box=None)
+        for name in ("Component", "Method", "Hz", "Captured", "Synced", "Waiting", "Dropped"):
+            table.add_column(name, overflow="fold", no_wrap=name in ("Captured", "Synced", "Waiting"))
         for row in ledger["collectors"]:
             dropped = [f"{int(n):,} {REASONS.get(reason, reason)}" for reason, n in row["dropped"].items() if n]
             counts = (f"{int(row[key]):,}" for key in ("captured", "synced", "waiting"))
@@ -66,6 +68,8 @@ def _print(state: MachineState) -> None:
         console.print(table)
         for line in _lines(ledger):
             console.print(line, highlight=False, markup=False)
+    for note in (ledger or {}).get("notes", []):
+        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
     for problem in state.problems:
         console.print(f"[red]✗[/] {escape(problem)}", highlight=False)
 

@@ -40,11 +40,15 @@ def _mount() -> None:
     if sys.argv[1:2] == ["machine"]:
         return  # it runs for months on small computers: the other commands would cost it 5 MB
     from gleaner.cli import app as app_commands
-    from gleaner.cli import catalog, data, demo
+    from gleaner.cli import app_store, catalog, data, data_app, dataset, demo, train
 
+    app_store.add_to(app_commands.app)
     app.add_typer(app_commands.app, name="app")
+    data_app.add_to(data.app)
     app.add_typer(data.app, name="data")
+    app.add_typer(dataset.app, name="dataset")
     app.command("demo")(demo.demo)
+    app.command("train")(train.train)
     app.command("catalog")(catalog.catalog)
 
 
