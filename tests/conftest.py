@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from bucket_server import BucketServer
+    from gleaner.app.settings import Settings
+    from postgres import Server
 
 ROOT = Path(__file__).resolve().parent.parent
+# How long an example takes is the machine's business: a loaded one must not fail a test. A change must not fail because of
+# an example that has nothing to do with it either: the same ones every time here, others with `make search`.
+settings.register_profile("gleaner", deadline=None, derandomize="GLEANER_SEARCH" not in os.environ)
+settings.load_profile("gleaner")
 LEFT_BEHIND = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="what apps that tests start in their own process keep metadata in (the store's tests use both anyway)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +75,57 @@ def photos() -> Path:
     if not (folder / "signs").is_dir():
         pytest.skip(f"the photos are not here ({folder}): see docs/development.md")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[tuple[Server, str]]:
+    """A server, and the name of a database in it that has the app's tables."""
+    from gleaner.app.database import Database
+    from postgres import postgres_server
+
+    with postgres_server() as server, server.database() as template:
+        database = Database.from_url(server.url(template))
+        database.create_tables()
+        database.close()
+        yield server, template
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[BucketServer]:
+    from bucket_server import bucket_server
+
+    with bucket_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: tuple[Server, str]) -> Iterator[str]:
+    """A database of the test's own that has the app's tables."""
+    server, template = postgres
+    with server.database(template) as name:
+        yield server.url(name)
+
+
+@pytest.fixture(autouse=True)
+def _database_of_apps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With `--database postgresql`: each data folder gets a database of its own there, for the length of the test."""
+    if request.config.getoption("--database") == "sqlite":
+        yield
+        return
+    from gleaner.app import assembly
+    from gleaner.app.database import Database
+
+    server, template = request.getfixturevalue("postgres")
+    with contextlib.ExitStack() as databases:
+        names: dict[Path, str] = {}
+
+        def opened(settings: Settings, keys: object) -> Database:
+            if settings.data_dir not in names:
+                names[settings.data_dir] = databases.enter_context(server.database(template))
+            return Database.from_url(server.url(names[settings.data_dir]))
+
+        monkeypatch.setattr(assembly, "_open_database", opened)
+        yield
 
 
 @pytest.fixture(scope="session")

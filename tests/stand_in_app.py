@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from gleaner.wire.ids import capture_id
 from gleaner.wire.sync_frames import (
     COMPRESSION_HEADER,
+    KINDS_HEADER,
     MAX_FRAME_BYTES,
     Ack,
     Batch,
@@ -62,6 +63,8 @@ class StandInApp:
         self.break_piece_at: int | None = None
         self.compression = ""
         """What it says in the handshake that it takes compressed."""
+        self.kinds = ""
+        """Entry kinds that it says it knows, beside those of always."""
         self._server: Server | None = None
 
     @property
@@ -75,7 +78,7 @@ class StandInApp:
             self.port,
             max_size=MAX_FRAME_BYTES,
             process_request=self._check,
-            process_response=self._say_compression,
+            process_response=self._say_what_it_takes,
             compression=None,
             ssl=ssl,
         )
@@ -84,6 +87,11 @@ class StandInApp:
     async def stop(self) -> None:
         """Breaks every connection, as a crash does."""
         if self._server is not None:
+            # Who was accepted and not attached to the listener yet would be left open by its end (asyncio asserts there):
+            # nobody new first, then a turn for those.
+            for listener in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            await asyncio.sleep(0)
             for connection in list(self._server.connections):
                 connection.transport.abort()
             self._server.close()
@@ -97,9 +105,11 @@ class StandInApp:
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "no\n")
         return None
 
-    def _say_compression(self, connection: ServerConnection, request: Any, response: Any) -> None:
+    def _say_what_it_takes(self, connection: ServerConnection, request: Any, response: Any) -> None:
         if self.compression:
             response.headers[COMPRESSION_HEADER] = self.compression
+        if self.kinds:
+            response.headers[KINDS_HEADER] = self.kinds
 
     async def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1

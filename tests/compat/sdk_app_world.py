@@ -33,8 +33,8 @@ class World:
     key: str
 
     @asynccontextmanager
-    async def client(self, key: str = "") -> AsyncIterator[ViamClient]:
-        options = DialOptions.with_api_key(key or self.key, self.key_id)
+    async def client(self, key: str = "", key_id: str = "") -> AsyncIterator[ViamClient]:
+        options = DialOptions.with_api_key(key or self.key, key_id or self.key_id)
         options.insecure = True
         client = await ViamClient.create_from_dial_options(options, app_url=self.context.addresses.grpc)
         try:

@@ -208,3 +208,59 @@ async def test_machines_that_are_each_others_remotes_end_their_names(
 async def _longest(robot: Any) -> int:
     await asyncio.sleep(0)
     return max(name.count(":") for name in await states(robot))
+
+
+def frame(parent: str, x: float = 0, y: float = 0, z: float = 0, turned: float = 0) -> dict[str, Any]:
+    """Turned about z to the left."""
+    orientation = {"type": "ov_degrees", "value": {"x": 0, "y": 0, "z": 1, "th": turned}}
+    return {"parent": parent, "translation": {"x": x, "y": y, "z": z}, "orientation": orientation}
+
+
+async def test_a_remotes_frames_are_those_of_this_machine_and_its_components_have_a_place_in_the_world(
+    tmp_path: Path,
+) -> None:
+    """The remote stands 1000 mm along x on this machine's table, turned left; its camera 10 mm ahead of its base."""
+    mounted = [
+        {"name": "rover", "api": "rdk:component:base", "model": "gleaner:base:sim", "frame": frame("world", x=100)},
+        {**SIM, "frame": frame("rover", x=10, z=50)},
+        fake(),
+    ]
+    entries = [
+        {"method": "GetWorldPose", "capture_frequency_hz": 20, "name": f"rdk:component:camera/{name}"}
+        for name in ("r1:front-cam", "lost:front-cam")
+    ]
+    capture = {"service_configs": [{"type": "data_manager", "attributes": {"capture_methods": entries[:1]}}]}
+    nowhere = {"service_configs": [{"type": "data_manager", "attributes": {"capture_methods": entries[1:]}}]}
+    table = {**fake(), "name": "table", "frame": frame("world", y=5)}
+    dm = {"name": "dm", "api": "rdk:service:data_manager", "attributes": {"maximum_capture_file_size_bytes": 200}}
+    with running_machine(folder(tmp_path, "far"), {**there(), "components": mounted}) as far:
+        placed = remote(far.port, prefix="front-", frame=frame("table", x=1000, turned=90)) | capture
+        unplaced = remote(far.port, "lost", prefix="front-") | nowhere
+        config = here(placed, unplaced, components=[table], services=[dm])
+        with running_machine(folder(tmp_path, "near"), config) as near:
+            async with open_robot(near) as robot:
+                await ready(robot, "r1:front-cam", "lost:front-cam")
+                parts = {one.frame.reference_frame: one.frame for one in await robot.get_frame_system_config()}
+                assert {name: one.pose_in_observer_frame.reference_frame for name, one in parts.items()} == {
+                    "table": "world",
+                    "r1_world": "table",
+                    "r1:front-rover": "r1_world",
+                    "r1:front-cam": "r1:front-rover",
+                }
+                pose = parts["r1:front-cam"].pose_in_observer_frame.pose
+                assert (pose.x, pose.y, pose.z) == (10, 0, 50)
+                captured = folder(tmp_path, "near") / "home/capture/rdk_component_camera/front-cam/GetWorldPose"
+                await until(lambda: _some(captured))
+
+                async def said() -> bool:
+                    return "remote lost has no frame" in (tmp_path / "near/machine.log").read_text()
+
+                await until(said)
+    record = read_capture(sorted(captured.glob("*.capture"))[0].read_bytes()).records[0]
+    pose = struct_to_dict(record.struct)["pose"]
+    assert [pose[axis] for axis in ("x", "y", "z")] == pytest.approx([1000, 115, 50])
+    assert pose["theta"] == pytest.approx(90)
+
+
+async def _some(directory: Path) -> bool:
+    return bool(list(directory.glob("*.capture")))

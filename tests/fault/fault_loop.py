@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,11 +32,17 @@ class Part:
     command: list[str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    """Beside this process's own."""
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
             )
 
     def kill(self) -> None:
@@ -70,6 +78,12 @@ class Part:
                 self.process.wait()
 
 
+def captured(method: str, hz: float) -> list[dict[str, Any]]:
+    """The `service_configs` of a component."""
+    methods = [{"method": method, "capture_frequency_hz": hz}]
+    return [{"type": "data_manager", "attributes": {"capture_methods": methods}}]
+
+
 def wait_for(condition: Callable[[], object], timeout_s: float, what: Callable[[], str]) -> None:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
@@ -88,26 +102,31 @@ class Loop:
     part_id: str = ""
     camera: tuple[str, dict[str, Any]] = ("gleaner:camera:sim", {"width_px": 320, "height_px": 240})
     """Model and attributes."""
+    host: str = "127.0.0.1"
+    """Where the app listens: TLS with its own authority, unless that is loopback."""
+    app_at: list[str] = field(default_factory=list)
+    machine_at: list[str] = field(default_factory=list)
+    """Commands that run the app or the machine elsewhere, in another network, say."""
+    more_components: list[dict[str, Any]] = field(default_factory=list)
+    sync_interval_mins: float = 0.005
+    app_name: str = ""
+    """By which the machine knows the app's computer, if not by its address."""
     proxies: tuple[int, int] | None = None
     """Ports by which the machine reaches the app's web and gRPC doors; None: directly."""
 
     def __post_init__(self) -> None:
         web, grpc, _machine = self.ports
         run = [sys.executable, "-m", "gleaner.cli.main"]
-        app_command = [
-            *run,
-            "app",
-            "--data-dir",
-            str(self.folder / "app"),
-            "--port",
-            str(web),
-            "--grpc-port",
-            str(grpc),
-        ]
-        machine_command = [*run, "machine", "--config", str(self.setup_file), "--home", str(self.folder / "rover")]
-        self.app = Part(app_command, self.folder / "app.log")
-        self.machine = Part(machine_command, self.folder / "machine.log")
+        app = [*run, "app", "--data-dir", str(self.app_dir), "--host", self.host]
+        app += ["--port", str(web), "--grpc-port", str(grpc)]
+        machine = [*run, "machine", "--config", str(self.setup_file), "--home", str(self.folder / "rover")]
+        self.app = Part([*self.app_at, *app], self.folder / "app.log")
+        self.machine = Part([*self.machine_at, *machine], self.folder / "machine.log")
         self.client = RestClient(f"http://127.0.0.1:{web}")
+
+    @property
+    def app_dir(self) -> Path:
+        return self.folder / "app"
 
     @property
     def setup_file(self) -> Path:
@@ -118,12 +137,16 @@ class Loop:
         return self.folder / "rover" / "capture"
 
     def log_in(self) -> None:
-        link = re.compile(r"http://\S+/login\?token=\S+")
+        link = re.compile(r"https?://\S+/login\?token=\S+")
         wait_for(
             lambda: self.app.log.exists() and link.search(self.app.log.read_text()),
             30,
             lambda: "no login link in the app's log",
         )
+        authority = self.app_dir / "tls" / "ca.pem"
+        if authority.exists():
+            trusting = ssl.create_default_context(cafile=str(authority))
+            self.client = RestClient(f"https://{self.host}:{self.ports[0]}", tls=trusting)
         self.client.log_in(link.findall(self.app.log.read_text())[-1])
 
     def set_up(self) -> None:
@@ -133,27 +156,21 @@ class Loop:
         self.part_id = machine["parts"][0]["id"]
         self.configure(capture_disabled=False)
         value = self.client.post(f"/parts/{self.part_id}/secret", {})["machine_json"]
-        if self.proxies is not None:
-            web, grpc = self.proxies
-            value["cloud"]["web_address"] = f"http://127.0.0.1:{web}"
-            value["cloud"]["app_address"] = f"http://127.0.0.1:{grpc}"
+        if self.proxies or self.app_name:
+            web, grpc = self.proxies or self.ports[:2]
+            value["cloud"]["web_address"] = f"http://{self.app_name or self.host}:{web}"
+            value["cloud"]["app_address"] = f"http://{self.app_name or self.host}:{grpc}"
         self.setup_file.write_text(json.dumps(value))
         self.setup_file.chmod(0o600)
 
-    def configure(self, *, capture_disabled: bool) -> None:
-        def captured(method: str, hz: float) -> list[dict[str, Any]]:
-            return [
-                {
-                    "type": "data_manager",
-                    "attributes": {"capture_methods": [{"method": method, "capture_frequency_hz": hz}]},
-                }
-            ]
-
+    def configure(self, *, capture_disabled: bool, **attributes: Any) -> None:
+        """`attributes`: more of the data manager's."""
         (cam, images, cam_hz), (meter, readings, meter_hz) = CAPTURE
         manager = {
-            "sync_interval_mins": 0.005,
+            "sync_interval_mins": self.sync_interval_mins,
             "capture_disabled": capture_disabled,
             "capture_dir": str(self.capture_dir),
+            **attributes,
         }
         config = {
             "components": [
@@ -171,6 +188,7 @@ class Loop:
                     "attributes": {},
                     "service_configs": captured(readings, meter_hz),
                 },
+                *self.more_components,
             ],
             "services": [
                 {
@@ -191,6 +209,9 @@ class Loop:
     def captured_at(self) -> list[float]:
         """Seconds since the epoch of every picture that the app holds."""
         return [microseconds / 1e6 for microseconds in self.picture_times()]
+
+    def captured_since(self, moment: float) -> int:
+        return sum(at > moment for at in self.captured_at())
 
     def picture_times(self) -> list[int]:
         """µs since the epoch of every picture that the app holds."""
@@ -236,11 +257,11 @@ def is_settled(loop: Loop) -> bool:
         status = loop.client.get(f"/parts/{loop.part_id}/status")
     except RestError:
         return False
-    ledger = loop.ledger()
+    rows = read_ledger(loop.capture_dir)["collectors"]
     return (
         status["running_revision"] == status["config_revision"]
-        and bool(ledger)
-        and not any(each["waiting"] for each in ledger.values())
+        and bool(rows)
+        and not any(each["waiting"] for each in rows)
     )
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gleaner.machine.capture.files import Files
 
@@ -43,6 +44,17 @@ class Inode:
     """The name from that operation on; empty when it was removed."""
     is_folder: bool = False
     size: int = 0
+
+
+class Forgetful(random.Random):
+    """Chance at its meanest to names: new ones are there and so are the ones that they replaced; all data is."""
+
+    def choice(self, seq: Sequence[Any]) -> Any:
+        last = seq[-1]
+        return seq[0] if isinstance(last, tuple) and last[0] == "" else last
+
+    def random(self) -> float:
+        return 0.5
 
 
 class RecordingFiles(Files):

@@ -5,28 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from fault_loop import Loop, assert_nothing_lost_or_doubled, settle, wait_for
 
 OFFLINE_S = float(os.environ.get("GLEANER_OFFLINE_S", "8"))
-
-
-@pytest.fixture
-def loop(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Loop]:
-    web, grpc, machine = free_ports(3)
-    made = Loop(tmp_path, (web, grpc, machine))
-    made.app.start()
-    try:
-        made.log_in()
-        made.set_up()
-        made.machine.start()
-        yield made
-    finally:
-        made.machine.stop()
-        made.app.stop()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from power_cut import RecordingFiles
+from power_cut import Forgetful, RecordingFiles
 from viam.proto.app.datasync import DataCaptureMetadata, DataType
 
 from gleaner.machine.capture.at_rest import Keyring, read_plain
@@ -26,7 +26,7 @@ from gleaner.wire.capture_file import encode_header, read_capture
 from gleaner.wire.sensor_data import ReadingEncoder, encode_binary
 
 ROUNDS = int(os.environ.get("GLEANER_FAULT_ROUNDS", "1"))
-CUTS = 40
+CUTS = 20
 RECORDS = 80
 READINGS, PICTURES = "rdk_component_sensor/imu/Readings", "rdk_component_camera/cam/ReadImage"
 HEADER = encode_header(DataCaptureMetadata(component_name="imu", type=DataType.DATA_TYPE_TABULAR_SENSOR))
@@ -116,7 +116,7 @@ def check_cut(recording: Recording, cut: int, target: Path, chance: random.Rando
     with CaptureDirectory(target, LOG, recording.keyring):
         assert not [path for path in target.rglob("*.prog") if "failed" not in path.parts]
         found = read_back(target, recording.keyring)
-        waiting = count_backlog(target, ()).waiting
+        waiting = count_backlog(target).waiting
         assert sum(w.files for w in waiting.values()) == len(list(target.rglob("*.capture")))
     counted = recording.files.observed[cut - 1] if strict else {}
     finished = max((records for at, records in recording.promised if at < cut), default=0)
@@ -147,15 +147,15 @@ KEY = Keyring((bytes(range(32)),))
     ids=["each", "each-encrypted", "window", "window-encrypted-eio", "window-eio", "each-eio"],
 )
 def test_a_power_cut_at_any_operation_loses_nothing_that_was_promised(
-    tmp_path: Path, durability_s: float, keyring: Keyring, failing_syncs: tuple[int, ...]
+    memory_folder: Path, durability_s: float, keyring: Keyring, failing_syncs: tuple[int, ...]
 ) -> None:
     for seed in range(ROUNDS):
-        recording = record(tmp_path / f"run{seed}", durability_s, keyring, failing_syncs, seed)
+        recording = record(memory_folder / f"run{seed}", durability_s, keyring, failing_syncs, seed)
         chance = random.Random(seed)
         cuts = sorted(chance.sample(range(1, recording.files.operations + 1), min(CUTS, recording.files.operations)))
         for cut in [*cuts, recording.files.operations]:
-            for variant in (None, chance):
-                check_cut(recording, cut, tmp_path / "after", variant, strict=not durability_s)
+            for variant in (None, chance, Forgetful()):
+                check_cut(recording, cut, memory_folder / "after", variant, strict=not durability_s)
 
 
 @pytest.mark.slow

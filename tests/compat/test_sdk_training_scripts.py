@@ -1,0 +1,126 @@
+"""The unmodified viam-sdk runs a training script of the registry; the real worker runs it, without a network."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from grpclib import GRPCError, Status
+from sdk_app_world import World, app_world
+from test_sdk_app_training import ended, make_dataset, members
+from viam.gen.app.packages.v1 import packages_pb2 as packages
+from viam.gen.app.packages.v1.packages_grpc import PackageServiceStub
+from viam.proto.app.mltraining import SubmitCustomTrainingJobRequest, TrainingStatus
+
+SCRIPT = """
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("--dataset_file")
+parser.add_argument("--model_output_directory")
+parser.add_argument("--epochs", default="1")
+args = parser.parse_args()
+lines = [json.loads(line) for line in open(args.dataset_file)]
+tags = sorted({a["annotation_label"] for line in lines for a in line["classification_annotations"]})
+size = sum(len(open(line["image_path"], "rb").read()) for line in lines)
+print(f"{len(lines)} pictures of {tags}, {args.epochs} epochs", flush=True)
+if args.epochs == "0":
+    raise SystemExit("there is nothing to do in 0 epochs")
+pathlib.Path(args.model_output_directory, "net.tflite").write_bytes(str(size).encode())
+pathlib.Path(args.model_output_directory, "labels.txt").write_text("\\n".join(tags))
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with app_world(tmp_path / "app") as world:
+        yield world
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
+        for name, text in (("model/__init__.py", ""), ("model/training.py", SCRIPT)):
+            info = tarfile.TarInfo(f"mine-1/{name}")
+            info.size = len(text)
+            opened.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+async def upload(world: World, client: object, version: str) -> None:
+    """As `viam training-script upload` does."""
+    info = packages.PackageInfo(
+        organization_id=world.organization_id,
+        name="mine",
+        version=version,
+        type=packages.PackageType.PACKAGE_TYPE_ML_TRAINING,
+    )
+    info.metadata.update({"model_framework": "tflite", "model_type": "single_label_classification", "draft": False})
+    stub = PackageServiceStub(client._channel)  # type: ignore[attr-defined]
+    metadata = client._metadata  # type: ignore[attr-defined]
+    async with stub.CreatePackage.open(metadata=metadata) as stream:
+        await stream.send_message(packages.CreatePackageRequest(info=info))
+        await stream.send_message(packages.CreatePackageRequest(contents=archive()), end=True)
+        made = await stream.recv_message()
+    assert made is not None and made.version == version
+
+
+async def test_a_script_of_the_registry_makes_a_model(world: World) -> None:
+    item_id = f"{world.organization_id}:mine"
+    async with world.client() as client:
+        dataset = await make_dataset(world, client, 3)
+        await upload(world, client, "1.0")
+        await upload(world, client, "1.1")
+        item = await client.app_client.get_registry_item(item_id)
+        assert item.type == packages.PackageType.PACKAGE_TYPE_ML_TRAINING
+        assert [one.version for one in item.ml_training_metadata.versions] == ["1.1", "1.0"]
+        ml = client.ml_training_client
+        assert [one.framework for one in await ml.list_containers(world.organization_id)] == ["python"]
+        job = await ml.submit_custom_training_job(world.organization_id, dataset, item_id, "1.0", "shapes", "v1")
+        done = await ended(client, job)
+        assert done.status == TrainingStatus.TRAINING_STATUS_COMPLETED, done.error_status  # type: ignore[attr-defined]
+        assert done.is_custom_job and done.registry_item_version == "1.0"  # type: ignore[attr-defined]
+        assert done.registry_item_id == item_id and done.model_version == "v1"  # type: ignore[attr-defined]
+        told = [line.message for line in world.context.jobs.logs(world.owner, job)]
+        assert "6 pictures of ['box', 'disc'], 1 epochs" in told
+        found = world.context.packages.find(world.organization_id, "shapes", "v1")
+        assert found is not None and found.about["labels"] == ["box", "disc"]
+        assert found.about["model_framework"] == "tflite"
+        assert set(members(b"".join(world.context.packages.content(found)))) == {"net.tflite", "labels.txt"}
+
+
+async def test_arguments_reach_the_script_and_its_last_words_reach_the_caller(world: World) -> None:
+    item_id = f"{world.organization_id}:mine"
+    async with world.client() as client:
+        dataset = await make_dataset(world, client, 2)
+        await upload(world, client, "1.0")
+        ml = client.ml_training_client
+        asked = SubmitCustomTrainingJobRequest(
+            dataset_id=dataset,
+            registry_item_id=item_id,
+            registry_item_version="latest",
+            organization_id=world.organization_id,
+            model_name="shapes",
+            arguments={"epochs": "0"},
+            container_version="tf:2.16",
+        )
+        answer = await ml._ml_training_client.SubmitCustomTrainingJob(asked, metadata=ml._metadata)
+        failed = await ended(client, answer.id)
+        assert failed.status == TrainingStatus.TRAINING_STATUS_FAILED  # type: ignore[attr-defined]
+        assert dict(failed.arguments) == {"epochs": "0"}  # type: ignore[attr-defined]
+        assert "exit code 1: there is nothing to do in 0 epochs" in failed.error_status.message  # type: ignore[attr-defined]
+        assert "4 pictures of" in failed.error_status.message  # type: ignore[attr-defined]
+        assert any("Containers are not used" in one for one in world.context.jobs.get(world.owner, answer.id).warnings)
+        for changes, told in (
+            ({"arguments": {"dataset_file": "x"}}, Status.INVALID_ARGUMENT),
+            ({"item": "no"}, Status.NOT_FOUND),
+        ):
+            asked.arguments.clear()
+            asked.arguments.update(changes.get("arguments", {}))  # type: ignore[arg-type]
+            asked.registry_item_id = f"{world.organization_id}:{changes.get('item', 'mine')}"
+            with pytest.raises(GRPCError) as error:
+                await ml._ml_training_client.SubmitCustomTrainingJob(asked, metadata=ml._metadata)
+            assert error.value.status is told
