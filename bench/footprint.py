@@ -1,9 +1,10 @@
 """What a machine with one camera costs: how soon it captures, how much memory it keeps, and what a big backlog does to it.
 
-Run: `python bench/footprint.py [--backlog 200000]`. A real app and a real machine (its sync process included) with a
-camera of 640×480 pictures at 10 Hz; then the same machine again with a backlog of so many files. Memory is RSS, added up
-over the machine's processes; the peer is a bare viam-sdk process, `python -c "import viam.robot.client"`, which is what
-any Viam module in Python begins with. The last line is JSON.
+Run: `FILES=1000000 python bench/footprint.py`. A real app and a real machine (its sync process included) with a camera of
+640×480 pictures and a sensor; then the same machine again with so many waiting files of five collectors
+(`waiting_files.py`): without a link, with one, killed half-way, until the last file has been sent and the ledger and the app
+agree (`footprint_backlog.py`). Memory is RSS, added up over the machine's processes; the peer is a bare viam-sdk process,
+`python -c "import viam.robot.client"`, which is what any Viam module in Python begins with. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,35 +16,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import psutil
 import simplejpeg
-from viam.proto.app.datasync import DataCaptureMetadata, DataType
-
-from gleaner.wire.capture_file import encode_header, encode_record
-from gleaner.wire.sensor_data import encode_binary
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "fault")]
-from fault_loop import Loop  # noqa: E402
+from fault_loop import Loop, answers, settle  # noqa: E402
 
-PICTURES = "rdk_component_camera/old/GetImages"
-HEADER = encode_header(
-    DataCaptureMetadata(
-        component_type="rdk:component:camera",
-        component_name="old",
-        method_name="GetImages",
-        type=DataType.DATA_TYPE_BINARY_SENSOR,
-        mime_type="image/jpeg",
-    )
-)
-FILES_PER_FOLDER_STEP = 5000
+from footprint_backlog import check, offline, online, wait_for  # noqa: E402
+from waiting_files import make_backlog  # noqa: E402
 
 
 def pictures(folder: Path) -> None:
@@ -54,28 +40,6 @@ def pictures(folder: Path) -> None:
         small = chance.integers(0, 255, (48, 64, 3), dtype=np.uint8)
         frame = np.ascontiguousarray(np.repeat(np.repeat(small, 10, 0), 10, 1))
         (folder / f"{number:03d}.jpg").write_bytes(simplejpeg.encode_jpeg(frame))
-
-
-def backlog(root: Path, count: int) -> None:
-    """Small captures with different content, as weeks offline leave them."""
-    folder = root / PICTURES
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = b"\xff\xd8\xff" + os.urandom(400)
-    began_ns = time.time_ns() - 10**9 * count
-    for number in range(count):
-        times = (began_ns + 10**9 * number, began_ns + 10**9 * number + 1)
-        content = HEADER + encode_record(b"".join(encode_binary(*times, picture + number.to_bytes(4, "big"))))
-        (folder / f"{number:08d}.capture").write_bytes(content)
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> float:
-    """Seconds until the condition held."""
-    began_s, pause = time.monotonic(), threading.Event()
-    while not condition():
-        if time.monotonic() - began_s > timeout_s:
-            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
-        pause.wait(0.01)
-    return time.monotonic() - began_s
 
 
 def family_mb(pid: int) -> tuple[float, float]:
@@ -134,25 +98,23 @@ def quiet_machine(loop: Loop, seconds: float) -> tuple[float, float, float]:
     return first_s, rss_mb, pss_mb
 
 
-def machine_with_backlog(loop: Loop, count: int, seconds: float) -> tuple[float, float]:
-    """(first upload s after the start, growth of RSS MB while it sends)."""
-    backlog(loop.capture_dir, count)
-    before = loop.items()
-    began_s = time.monotonic()
-    loop.machine.start()
-    assert loop.machine.process is not None
-    wait_for(lambda: loop.items() > before, 300, "the first upload of the backlog")
-    first_s = time.monotonic() - began_s
-    pid = loop.machine.process.pid
-    time.sleep(2)  # buffers fill once
-    early_mb, _ = settled_mb(pid, 1.0)
-    late_mb, _ = settled_mb(pid, seconds)
-    return first_s, late_mb - early_mb
+def machine_with_backlog(loop: Loop, count: int) -> dict[str, float]:
+    """The figures of `footprint_backlog`; raises when the ledger and the app do not agree to the file."""
+    loop.app.stop()
+    made = make_backlog(loop.capture_dir, count)
+    figures = offline(loop, idle_s=5.0)
+    loop.app.start()
+    wait_for(lambda: answers(loop), 60, "the app")
+    figures |= online(loop, made, kill_after=0.5)
+    settle(loop)
+    check(loop, made)
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backlog", type=int, default=200_000, help="files; a million takes minutes to make")
+    files = int(os.environ.get("FILES", "15000"))
+    parser.add_argument("--backlog", type=int, default=files, help="files; a million takes half an hour")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long memory is watched")
     parser.add_argument("--rounds", type=int, default=3, help="starts of the machine without a backlog")
     options = parser.parse_args()
@@ -172,8 +134,8 @@ def main() -> None:
                 loop.machine.stop()
             first_capture_s, rss_mb, pss_mb = (median(column) for column in zip(*quiet, strict=True))
             print(f"first capture after {first_capture_s:.2f} s; RSS {rss_mb:.0f} MB, PSS {pss_mb:.0f} MB", flush=True)
-            first_upload_s, growth_mb = machine_with_backlog(loop, options.backlog, options.seconds)
-            print(f"{options.backlog} files: first upload after {first_upload_s:.2f} s; RSS +{growth_mb:.1f} MB")
+            figures = machine_with_backlog(loop, options.backlog)
+            print(f"{options.backlog} files: first upload after {figures['first_upload_s']:.2f} s")
         finally:
             loop.machine.stop()
             loop.app.stop()
@@ -186,8 +148,7 @@ def main() -> None:
                 "rss_mb": round(rss_mb, 1),
                 "pss_mb": round(pss_mb, 1),
                 "backlog_files": options.backlog,
-                "backlog_first_upload_s": round(first_upload_s, 2),
-                "backlog_rss_growth_mb": round(growth_mb, 1),
+                **{f"backlog_{name}": round(value, 3) for name, value in figures.items()},
                 "viam_sdk_import_s": round(peer_s, 2),
                 "viam_sdk_rss_mb": round(peer_mb, 1),
             }

@@ -6,6 +6,7 @@
   indexes and fsyncs before it acknowledges; then the local file is counted and removed;
 - gleaner at 100 ms: the same through a process that delays each direction by 50 ms;
 - limited: the same under a `sync_bandwidth_limit` of 5 MB/s; `limit_used` is the files' bytes over what it allows;
+- floor: the least that a Python program pays to list, read, hash, send and remove the same files (`rig/floor.py`);
 - rclone, rsync: `rclone move` to OpenSSH's sftp with its four transfers (16 were slower) and `rsync
   --remove-source-files` over ssh, nothing fsynced; the time of the same command with an empty folder is subtracted, so
   that their start and handshake cost them nothing.
@@ -31,6 +32,7 @@ from gleaner.machine.sync.settings import SyncSettings
 from gleaner.wire.capture_file import encode_header, encode_record
 from gleaner.wire.sensor_data import encode_binary
 from rig.app import HOST, App, running_app
+from rig.floor import Floor, running_floor
 from rig.lines import running_delay
 from rig.peers import NoPeers, Server, ssh_server, timed
 from rig.sender import running_sender
@@ -125,7 +127,7 @@ class Peer:
         return result
 
 
-def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[float]], Gleaner, list[Peer]]:
+def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[float]], Gleaner, list[Peer], Floor]:
     """Files per second by name, of each round."""
     rates: dict[str, list[float]] = {}
 
@@ -139,6 +141,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
     with contextlib.ExitStack() as stack:
         app = stack.enter_context(running_app(folder))
         gleaner = Gleaner(app, folder / "near", app.address)
+        floor = stack.enter_context(running_floor(folder / "app" / "tls"))
         peers: list[Peer] = []
         if not chosen.alone:
             with contextlib.suppress(NoPeers):
@@ -152,6 +155,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
         gleaner.app_cpu_us.clear()
         for _ in range(chosen.rounds):
             note("gleaner", send, chosen.files, SMALL_BYTES)
+            note("floor", floor.send, chosen.files, SMALL_BYTES)
             for peer in peers:
                 note(peer.name, peer.send, chosen.files, SMALL_BYTES)
             note("gleaner_100ms", far, chosen.files, SMALL_BYTES)
@@ -164,7 +168,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> tuple[dict[str, list[fl
         note("limited", send, LIMIT * LIMITED_S // SMALL_BYTES // 2, SMALL_BYTES)
         note("limited_1mb", send, LIMIT * LIMITED_S // BIG_BYTES // 2, BIG_BYTES)
         gleaner.cpu_us = small_cpu
-    return rates, gleaner, peers
+    return rates, gleaner, peers, floor
 
 
 def _peers(stack: contextlib.ExitStack, folder: Path) -> list[Peer]:
@@ -187,7 +191,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without the peers")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sync-bench-") as folder:
-        rates, gleaner, peers = measure(Path(folder), chosen)
+        rates, gleaner, peers, floor = measure(Path(folder), chosen)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
         print(f"{name:16} {medians[name]:9,.0f} files/s   of {', '.join(f'{v:,.0f}' for v in values)}")
@@ -199,6 +203,8 @@ def main() -> None:
         "x_rclone": _ratio(medians, "gleaner", "rclone"),
         "x_rsync": _ratio(medians, "gleaner", "rsync"),
         "client_us_per_file": round(statistics.median(gleaner.cpu_us), 1),
+        "floor_us_per_file": round(statistics.median(floor.us_per_file), 1),
+        "app_us_per_file": round(statistics.median(gleaner.app_cpu_us[: chosen.rounds]), 1),
         "files_per_s_100ms": round(medians["gleaner_100ms"]),
         "mb_per_s_1mb": round(medians["gleaner_1mb"] * BIG_BYTES / 1e6, 1),
         "x_rsync_1mb": _ratio(medians, "gleaner_1mb", "rsync_1mb"),

@@ -1,4 +1,4 @@
-"""A real `gleaner app` in a process of its own, with TLS and durable commits, and one part that may sync to it."""
+"""A real `gleaner app` in a process of its own, with durable commits, and one part that may sync to it; TLS unless on loopback."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class App:
     secret: str
     ca_certificate: str
     client: RestClient
+    grpc_address: str = ""
 
     @property
     def port(self) -> int:
@@ -42,6 +43,13 @@ class App:
 
     def cpu_s(self) -> float:
         return cpu_s(self.pid)
+
+    def owner_key(self) -> tuple[str, str]:
+        """Id and key of a new API key that may do everything."""
+        organization = self.client.get("/auth/me")["organizations"][0]["id"]
+        wanted = {"name": "bench", "resource_type": "organization", "resource_id": organization, "role": "owner"}
+        made = self.client.post(f"/organizations/{organization}/keys", wanted)
+        return str(made["id"]), str(made["key"])
 
     def wait_idle(self) -> None:
         """Until thumbnails and indexes are made: what is measured next shall not share the processor with them."""
@@ -59,9 +67,9 @@ def cpu_s(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def running_app(folder: Path) -> Iterator[App]:
+def running_app(folder: Path, host: str = HOST) -> Iterator[App]:
     data_dir, log = folder / "app", folder / "app.log"
-    command = [sys.executable, "-m", "gleaner.cli.main", "app", "--data-dir", str(data_dir), "--host", HOST]
+    command = [sys.executable, "-m", "gleaner.cli.main", "app", "--data-dir", str(data_dir), "--host", host]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--port", "0", "--grpc-port", "0"],
@@ -71,12 +79,13 @@ def running_app(folder: Path) -> Iterator[App]:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     try:
-        ready, link = _wait_for_link(process, log)
+        ready, grpc, link = _wait_for_link(process, log)
         authority = data_dir / "tls" / "ca.pem"
-        client = RestClient(ready, tls=ssl.create_default_context(cafile=str(authority)))
+        tls = ssl.create_default_context(cafile=str(authority)) if ready.startswith("https") else None
+        client = RestClient(ready, tls=tls)
         client.log_in(link)
         part, secret = _new_part(client)
-        yield App(process.pid, ready, part, secret, authority.read_text(), client)
+        yield App(process.pid, ready, part, secret, authority.read_text() if tls else "", client, grpc)
     finally:
         process.terminate()
         try:
@@ -86,12 +95,12 @@ def running_app(folder: Path) -> Iterator[App]:
             process.wait()
 
 
-def _wait_for_link(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+def _wait_for_link(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str, str]:
     deadline, pause = time.monotonic() + START_S, threading.Event()
     while time.monotonic() < deadline and process.poll() is None:
         text = log.read_text()
         if (ready := _READY.search(text)) and (link := _LINK.search(text)):
-            return ready[1], link[0]
+            return ready[1], ready[2].rstrip(")"), link[0]
         pause.wait(0.1)
     raise RuntimeError(f"the app did not start:\n{log.read_text()[-4000:]}")
 
