@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from gleaner.wire.sensor_data import split_binary, varint
 
@@ -151,18 +152,15 @@ def iter_records(data: bytes | memoryview) -> Iterator[SensorData]:
         yield SensorData.FromString(_message(data, span, layout.sealed))
 
 
-def read_binary(data: bytes) -> tuple[bytes, bytes, memoryview] | None:
-    """(header message, serialized SensorMetadata, payload) of a binary capture that Gleaner wrote; None: `read_capture`.
+def sealed_binary(data: bytes, position: int) -> tuple[bytes, memoryview] | None:
+    """(serialized SensorMetadata, payload) of the one record of a binary capture that Gleaner wrote; None: `read_capture`.
 
-    Checks what `find_layout` checks. Raises CaptureFileError.
+    `position` is the header's end (`sealed_header`). The record's checksum is checked.
     """
-    layout = find_layout(data)
-    if not layout.sealed or len(layout.records) != 1:
+    span = _frame_at(data, position)
+    if span is None or span.end != len(data) or _seal_of(data, span) is not _Seal.GOOD:
         return None
-    view = memoryview(data)
-    [span] = layout.records
-    parts = split_binary(view[span.start : span.end - SEAL_BYTES])
-    return None if parts is None else (_message(data, layout.header, sealed=True), *parts)
+    return split_binary(memoryview(data)[span.start : span.end - SEAL_BYTES])
 
 
 def sealed_header(data: bytes) -> tuple[bytes, int] | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng.zlib_ng import crc32
 
 from gleaner.wire.capture_file import CRC_TAG, SEAL_BYTES
 from gleaner.wire.sensor_data import MAX_READING_BYTES, NANOS

@@ -23,7 +23,7 @@ def run(store: Store, *, deep: bool = True) -> Report:
 def one_pack(store: Store) -> tuple[Path, dict[str, int]]:
     """Its path, and where each item's bytes begin."""
     uploads = [picture(n) for n in (1, 2, 3)]
-    store.packs.write([PackRecord(u.info.stamped(NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
+    store.packs.write([PackRecord(u.info.having(synced_ns=NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
     adopt_orphans(store.packs, store.database)
     with store.database.read() as db:
         rows = db.execute(sa.select(t.item.c.file_id, t.item.c.body_offset).order_by(t.item.c.row))
@@ -90,7 +90,7 @@ def test_lost_thumbnails_and_orphans_are_harmless(store: Store) -> None:
     with store.database.write() as db:
         assert insert_thumbnails(db, pack, [FoundRecord(thumb.header, pack.positions[0])]) == 1
     store.packs.delete(pack.name)  # a power cut before the kernel wrote it
-    store.packs.write([PackRecord(picture(9).info.stamped(NOW_NS).header(), picture(9).payload)], NOW_NS)
+    store.packs.write([PackRecord(picture(9).info.having(synced_ns=NOW_NS).header(), picture(9).payload)], NOW_NS)
     report = run(store)
     assert report.is_healthy
     assert [finding.is_harmless for finding in report.findings] == [True, True]

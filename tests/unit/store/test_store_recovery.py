@@ -12,7 +12,7 @@ from gleaner.app.store.recovery import adopt_orphans, rebuild
 def write_orphan(store: Store, *numbers: int) -> None:
     """A pack as a crash between pack and metadata leaves it."""
     uploads = [picture(n, tags=("kept",)) for n in numbers]
-    store.packs.write([PackRecord(u.info.stamped(NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
+    store.packs.write([PackRecord(u.info.having(synced_ns=NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
 
 
 @also_in_a_bucket

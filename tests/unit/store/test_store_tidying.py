@@ -32,7 +32,7 @@ class Stopwatch:
 
 def three_in_one_pack(store: Store) -> list[int]:
     uploads = [picture(n) for n in (1, 2, 3)]
-    store.packs.write([PackRecord(u.info.stamped(NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
+    store.packs.write([PackRecord(u.info.having(synced_ns=NOW_NS).header(), u.payload) for u in uploads], NOW_NS)
     adopt_orphans(store.packs, store.database)
     return store.items.rows(OWNER, ItemFilter())
 

@@ -264,7 +264,7 @@ class Ingest:
         if not group:
             return None
         now = self._clock_ns()
-        infos = [one.upload.info.stamped(now) for one in group]
+        infos = [one.upload.info.having(synced_ns=now) for one in group]
         records = [PackRecord(info.header(), one.upload.payload) for info, one in zip(infos, group, strict=True)]
         return _Group(group, infos, self._packs.write(records, now))
 

@@ -104,13 +104,11 @@ class RecordInfo:
             values["readings"] = ReadingsSummary(**values["readings"])
         return cls(**values)
 
-    def stamped(self, synced_ns: int) -> RecordInfo:
-        if self.synced_ns == synced_ns:
-            return self
+    def having(self, **changes: Any) -> RecordInfo:
         # By hand: `replace` sets 23 fields one by one, for each picture of a rush.
-        stamped = object.__new__(RecordInfo)
-        vars(stamped).update(vars(self), synced_ns=synced_ns)
-        return stamped
+        made = object.__new__(RecordInfo)
+        vars(made).update(vars(self), **changes)
+        return made
 
 
 @dataclass(frozen=True)

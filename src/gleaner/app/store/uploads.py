@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -38,13 +37,15 @@ from gleaner.app.store.records import (
 )
 from gleaner.app.store.shapes import Decoded, decoded
 from gleaner.app.store.structs import plain, struct_to_dict
-from gleaner.wire.capture_file import CaptureFileError, read_binary, read_capture, sealed_header
+from gleaner.wire.capture_file import CaptureFileError, read_capture, sealed_binary, sealed_header
 from gleaner.wire.sensor_data import MAX_READING_BYTES
 
 AS_SENT = b"\0"
 """How a batch begins that holds a capture file's sealed records as they are; any other batch is JSON."""
 
 _END_OF_TIME_NS = 2**63
+# Names of an enum take a microsecond to look up.
+_BINARY, _TABULAR = DataType.DATA_TYPE_BINARY_SENSOR, DataType.DATA_TYPE_TABULAR_SENSOR
 _NO_PATH = PurePosixPath()
 _OLD_MIME_TYPES = {
     MimeType.MIME_TYPE_IMAGE_JPEG: "image/jpeg",
@@ -83,16 +84,32 @@ def from_stream(
     *,
     digest: bytes = b"",
     idempotency_key: bytes = b"",
+    source: RecordInfo | None = None,
 ) -> Upload:
-    """`StreamingDataCaptureUpload`: one binary capture whose bytes came in pieces. `digest` is their SHA-256, if known."""
+    """`StreamingDataCaptureUpload`: one binary capture whose bytes came in pieces.
+
+    `digest` is their SHA-256 and `source` what `_of_source` says, where they are known.
+    """
     if payload.size == 0:
         raise InvalidInput("The capture is empty", "Send the picture's bytes.")
     digest = digest or sha256_of(payload)
     requested, received = _time_ns(sensor.time_requested), _time_ns(sensor.time_received)
-    annotations = sensor.annotations.SerializeToString(deterministic=True)
-    key = idempotency_key or derived_key("binary", *_source(metadata, place), requested, received, annotations, digest)
+    key = idempotency_key
+    if not key:
+        annotations = sensor.annotations.SerializeToString(deterministic=True)
+        key = derived_key("binary", *_source(metadata, place), requested, received, annotations, digest)
     declared = metadata.mime_type or _OLD_MIME_TYPES.get(sensor.mime_type, "")
-    return _item(metadata, payload, place, key, digest, declared, (requested, received, now_ns), sensor)
+    has_marks = sensor.HasField("annotations")
+    info = _described(source or _of_source(metadata, place), metadata, payload, declared).having(
+        idempotency_key=key,
+        digest=digest,
+        captured_ns=requested or received or now_ns,
+        received_ns=received or requested or now_ns,
+        synced_ns=now_ns,
+        boxes=_boxes(sensor) if has_marks else (),
+        classifications=_classifications(sensor) if has_marks else (),
+    )
+    return Upload(info, payload)
 
 
 def from_file(
@@ -111,31 +128,44 @@ def from_file(
     digest = digest or sha256_of(payload)
     modified, created = _time_ns(metadata.file_modify_time), _time_ns(metadata.file_create_time)
     key = idempotency_key or derived_key("file", *_source(metadata, place), metadata.file_name, modified, digest)
-    times = (modified or created, 0, now_ns)
-    return _item(metadata, payload, place, key, digest, metadata.mime_type, times, None, revive=revive)
+    captured = modified or created or now_ns
+    info = _described(_of_source(metadata, place), metadata, payload, metadata.mime_type).having(
+        idempotency_key=key, digest=digest, captured_ns=captured, received_ns=captured, synced_ns=now_ns
+    )
+    return Upload(info, payload, revive)
 
 
 def from_capture_file(data: bytes, place: Place, key: bytes, now_ns: int, tags: Sequence[str] = ()) -> Upload | None:
     """A `.capture` file as it lies on the machine's disk; None if it holds no readings. Raises InvalidInput."""
     try:
-        if readings := _readings_as_sent(data, place, key, now_ns, tuple(tags)):
-            return readings
-        if binary := read_binary(data):
-            header, sensor, content = binary
-            metadata = _upload_metadata(header, tuple(tags))
-            if metadata.type == DataType.DATA_TYPE_BINARY_SENSOR:
-                described, payload = SensorMetadata.FromString(sensor), MemoryPayload(bytes(content))
-                return from_stream(metadata, described, payload, place, now_ns, idempotency_key=key)
+        if made := _from_sealed(data, place, key, now_ns, tuple(tags)):
+            return made
         capture = read_capture(data)
     except (CaptureFileError, DecodeError) as err:
         raise InvalidInput(f"Not a readable capture file: {err}", "It stays on the machine; look at it there.") from err
     if not capture.records:
         return None
     metadata = as_upload_metadata(capture.metadata, tags)
-    if metadata.type == DataType.DATA_TYPE_TABULAR_SENSOR:
+    if metadata.type == _TABULAR:
         return _readings(metadata, capture.records, place, now_ns, key)
     record = capture.records[0]
     return from_stream(metadata, record.metadata, MemoryPayload(record.binary), place, now_ns, idempotency_key=key)
+
+
+def _from_sealed(data: bytes, place: Place, key: bytes, now_ns: int, tags: tuple[str, ...]) -> Upload | None:
+    """An undamaged file of ours, looked into no further than needed. None: `read_capture` has to judge it."""
+    header = sealed_header(data)
+    if header is None:
+        return None
+    message, at = header
+    metadata, source = _of_collector(message, tags, place)
+    if metadata.type == _TABULAR:
+        return _readings_as_sent(data, at, metadata, place, key, now_ns)
+    binary = sealed_binary(data, at) if metadata.type == _BINARY else None
+    if binary is None:
+        return None
+    sensor, content = SensorMetadata.FromString(binary[0]), MemoryPayload(bytes(binary[1]))
+    return from_stream(metadata, sensor, content, place, now_ns, idempotency_key=key, source=source)
 
 
 def decode_readings(payload: bytes) -> list[tuple[int, int, dict[str, Any]]]:
@@ -149,20 +179,31 @@ def decode_readings(payload: bytes) -> list[tuple[int, int, dict[str, Any]]]:
     return list(zip(run.requested_ns.tolist(), run.received_ns.tolist(), found.documents(), strict=True))
 
 
-def _item(
-    metadata: UploadMetadata,
-    payload: Payload,
-    place: Place,
-    key: bytes,
-    digest: bytes,
-    declared_mime: str,
-    times_ns: tuple[int, int, int],
-    sensor: SensorMetadata | None,
-    *,
-    revive: bool = False,
-) -> Upload:
-    """`times_ns` is (requested, received, now); what is missing falls back to the next one."""
-    requested, received, now = times_ns
+def _of_source(metadata: UploadMetadata, place: Place) -> RecordInfo:
+    """What all captures of one source share."""
+    return RecordInfo(
+        place=place,
+        idempotency_key=b"",
+        digest=b"",
+        size=0,
+        component_type=metadata.component_type,
+        component_name=metadata.component_name,
+        method=metadata.method_name,
+        tags=clean_tags(metadata.tags),
+        dataset_ids=tuple(dict.fromkeys(metadata.dataset_ids)),
+        method_parameters=_parameters(metadata),
+    )
+
+
+@lru_cache(maxsize=256)
+def _of_collector(header: bytes, tags: tuple[str, ...], place: Place) -> tuple[UploadMetadata, RecordInfo]:
+    """All files of a collector begin with the same header. Not to be changed by who gets it."""
+    metadata = as_upload_metadata(DataCaptureMetadata.FromString(header), tags)
+    return metadata, _of_source(metadata, place)
+
+
+def _described(source: RecordInfo, metadata: UploadMetadata, payload: Payload, declared_mime: str) -> RecordInfo:
+    """With what the name and the first bytes say."""
     path = PurePosixPath(metadata.file_name.replace("\\", "/")) if metadata.file_name else _NO_PATH
     extension = metadata.file_extension or path.suffix
     found = sniff.sniff(payload.head(sniff.HEAD_BYTES), mime_type=declared_mime, file_ext=extension)
@@ -170,47 +211,27 @@ def _item(
     name = path.name
     if name and not name.lower().endswith(extension.lower()):
         name += extension  # the SDK sends stem and extension apart
-    info = RecordInfo(
-        place=place,
-        idempotency_key=key,
-        digest=digest,
+    return source.having(
         size=payload.size,
-        component_type=metadata.component_type,
-        component_name=metadata.component_name,
-        method=metadata.method_name,
         mime_type=found.mime_type,
         kind=found.kind,
         file_name=name,
         file_ext=extension,
-        captured_ns=requested or received or now,
-        received_ns=received or requested or now,
-        synced_ns=now,
         width=found.width,
         height=found.height,
-        tags=clean_tags(metadata.tags),
-        dataset_ids=tuple(dict.fromkeys(metadata.dataset_ids)),
-        boxes=_boxes(sensor),
-        classifications=_classifications(sensor),
-        method_parameters=_parameters(metadata),
     )
-    return Upload(info, payload, revive)
 
 
-def _readings_as_sent(data: bytes, place: Place, key: bytes, now_ns: int, tags: tuple[str, ...]) -> Upload | None:
-    """The readings of an undamaged file of ours, kept as they are: nothing is made of them but what the index must know."""
-    header = sealed_header(data)
-    if header is None:
-        return None
-    message, at = header
-    metadata = _upload_metadata(message, tags)
-    if metadata.type != DataType.DATA_TYPE_TABULAR_SENSOR:
-        return None
+def _readings_as_sent(
+    data: bytes, at: int, metadata: UploadMetadata, place: Place, key: bytes, now_ns: int
+) -> Upload | None:
+    """Readings, kept as they are: nothing is made of them but what the index must know."""
     found = decoded(data, at)
     if found is None:
         return None
     payload = MemoryPayload(AS_SENT + memoryview(data)[at:])
     info = _readings_info(metadata, place, key, sha256_of(payload), payload.size, _summary(found), now_ns)
-    return Upload(replace(info, mime_type=READINGS_AS_SENT), payload)
+    return Upload(info.having(mime_type=READINGS_AS_SENT), payload)
 
 
 def _summary(found: Decoded) -> tuple[ReadingsSummary, int]:
@@ -278,12 +299,6 @@ def _source(metadata: UploadMetadata, place: Place) -> tuple[str, ...]:
     return owner, metadata.component_type, metadata.component_name, metadata.method_name
 
 
-@lru_cache(maxsize=256)
-def _upload_metadata(header: bytes, tags: tuple[str, ...]) -> UploadMetadata:
-    """All files of a collector begin with the same header. Not to be changed by who gets it."""
-    return as_upload_metadata(DataCaptureMetadata.FromString(header), tags)
-
-
 def as_upload_metadata(capture: DataCaptureMetadata, tags: Sequence[str]) -> UploadMetadata:
     return UploadMetadata(
         component_type=capture.component_type,
@@ -297,9 +312,7 @@ def as_upload_metadata(capture: DataCaptureMetadata, tags: Sequence[str]) -> Upl
     )
 
 
-def _boxes(sensor: SensorMetadata | None) -> tuple[Box, ...]:
-    if sensor is None:
-        return ()
+def _boxes(sensor: SensorMetadata) -> tuple[Box, ...]:
     return tuple(
         Box(
             box.label,
@@ -317,9 +330,7 @@ def _unit(edge: float) -> float:
     return min(max(edge, 0.0), 1.0)
 
 
-def _classifications(sensor: SensorMetadata | None) -> tuple[Classification, ...]:
-    if sensor is None:
-        return ()
+def _classifications(sensor: SensorMetadata) -> tuple[Classification, ...]:
     return tuple(
         Classification(one.label, one.confidence if one.HasField("confidence") else None)
         for one in sensor.annotations.classifications

@@ -24,7 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from gleaner.machine.capture.errors import CaptureFromNewer, CaptureKeyMissing
 from gleaner.wire.capture_file import ENCRYPTED_FAMILY, ENCRYPTED_MAGIC, CaptureFileError
