@@ -89,21 +89,24 @@ def raw(header: object, payload: bytes = b"") -> bytes:
 
 ENTRY = {"id": "0" * 32, "path": "a/b", "size": 3, "kind": "capture"}
 BAD = [
-    (raw([]), "not a JSON object"),
-    (raw({"kind": "tell_me"}), "unknown frame kind"),
-    (raw({"kind": "batch", "seq": 1, "entries": []}), "0 entries"),
+    (raw([]), "Expected `object`, got `array`"),
+    (raw({"kind": "tell_me"}), "Invalid value 'tell_me'"),
+    (raw({"kind": "batch", "seq": 1, "entries": []}), r"length >= 1 - at `\$.entries`"),
     (raw({"kind": "batch", "seq": 1, "entries": [ENTRY]}, b"ab"), "add up to 3 bytes"),
-    (raw({"kind": "batch", "seq": -1, "entries": [ENTRY]}, b"abc"), "'seq' is -1"),
-    (raw({"kind": "batch", "seq": True, "entries": [ENTRY]}, b"abc"), "'seq' is True"),
-    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "id": "xyz"}}), "32 lower-case hex"),
-    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "path": ""}}), "path has 0"),
-    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "path": "a\0b"}}), "without NUL"),
-    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "tags": "x"}}), "'tags' is 'x'"),
+    (raw({"kind": "batch", "seq": -1, "entries": [ENTRY]}, b"abc"), r">= 0 - at `\$.seq`"),
+    (raw({"kind": "batch", "seq": True, "entries": [ENTRY]}, b"abc"), r"got `bool` - at `\$.seq`"),
+    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "id": "xyz"}}), r"at `\$.entry.id`"),
+    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "path": ""}}), r"length >= 1 - at `\$.entry.path`"),
+    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "path": "a\0b"}}), r"regex .* at `\$.entry.path`"),
+    (raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "tags": "x"}}), r"got `str` - at `\$.entry.tags`"),
     (raw({"kind": "resume", "seq": 1, "entry": ENTRY}, b"x"), "expected none"),
-    (raw({"kind": "piece", "seq": 1, "id": "0" * 32, "offset": 0, "last": 1}), "'last' is 1"),
+    (raw({"kind": "piece", "seq": 1, "id": "0" * 32, "offset": 0, "last": 1}), r"Expected `bool`.*\$.last`"),
     (raw({"kind": "piece", "seq": 1, "id": "0" * 32, "offset": 0, "last": True}, bytes(PIECE_BYTES + 1)), "at most"),
-    (raw({"kind": "ack", "seq": 1, "results": [{"id": "0" * 32, "status": "fine"}]}), "status 'fine'"),
-    (raw({"kind": "slow_down", "seconds": "1"}), "'seconds' is '1'"),
+    (
+        raw({"kind": "ack", "seq": 1, "results": [{"id": "0" * 32, "status": "fine"}]}),
+        r"'fine' - at `\$.results\[0\].status`",
+    ),
+    (raw({"kind": "slow_down", "seconds": "1"}), r"at `\$.seconds`"),
     (b"\xff\xff\xff\xff{}", "does not fit"),
     (b"\x02\0\0\0{]", "not JSON"),
 ]
@@ -113,6 +116,16 @@ BAD = [
 def test_a_wrong_frame_says_what_is_wrong(message: bytes, words: str) -> None:
     with pytest.raises(FrameError, match=words):
         decode(message)
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    frame = decode(raw({"kind": "resume", "seq": 1, "entry": {**ENTRY, "colour": "red"}, "mood": 3}))
+    assert frame == Resume(1, Entry("0" * 32, "a/b", 3, EntryKind.CAPTURE))
+
+
+def test_half_a_character_holds_nothing_up() -> None:
+    entry = Entry("0" * 32, "a", 3, EntryKind.FILE, ("x\ud800",))
+    assert decode(encode(Batch(1, (entry,), (b"abc",)))).entries[0].tags == ("x?",)
 
 
 def test_a_text_message_is_refused() -> None:

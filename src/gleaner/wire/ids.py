@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from hashlib import blake2b, sha256
 
 CAPTURE_ID_BYTES = 16
-_CAPTURE_ID = re.compile(f"[0-9a-f]{{{2 * CAPTURE_ID_BYTES}}}")
+CAPTURE_ID_PATTERN = f"[0-9a-f]{{{2 * CAPTURE_ID_BYTES}}}"
 
 
 class CaptureIdHasher:
@@ -42,7 +41,3 @@ def capture_id(part_id: str, path: str, content: bytes | memoryview) -> str:
     hasher = CaptureIdHasher(part_id, path)
     hasher.update(content)
     return hasher.hexdigest()
-
-
-def is_capture_id(text: str) -> bool:
-    return _CAPTURE_ID.fullmatch(text) is not None

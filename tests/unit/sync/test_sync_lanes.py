@@ -7,11 +7,11 @@ import os
 import random
 import time
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sync_support import (
     PICTURES,
     READINGS,

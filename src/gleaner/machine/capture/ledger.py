@@ -16,9 +16,10 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from gleaner.machine.capture.directory import STATE, UNKNOWN_HOUR, Waiting
 
@@ -89,8 +90,7 @@ class DropReason(StrEnum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """An addition to the counts of one collector directory."""
 
     directory: str
@@ -103,8 +103,7 @@ class Change:
     """Of the file's name, or when it was dropped; an unknown one is in the totals only."""
 
 
-@dataclass(frozen=True)
-class Leaving:
+class Leaving(NamedTuple):
     """A file about to be removed (`target` empty) or moved. Its identity guards against a new file of that name."""
 
     path: str
@@ -145,8 +144,7 @@ def merged(changes: Iterable[Change]) -> list[Change]:
 
 def _synced_after_all(change: Change) -> list[Change]:
     """Instead of thinned."""
-    thinned = replace(
-        change,
+    thinned = change._replace(
         fate=Fate.SET_ASIDE,
         reason=DropReason.THINNED,
         records=-change.records,
@@ -220,8 +218,7 @@ class LedgerStore:
             is_counting = self._is_counting()
             for file, change in departures:
                 key = (file.path, file.inode, file.size, file.modified_ns)
-                row = (file.path, file.target, file.inode, file.size, file.modified_ns, thinned)
-                if self._db.execute(_NOTE, row).rowcount and change is not None:
+                if self._db.execute(_NOTE, (*file, thinned)).rowcount and change is not None:
                     changes.append(change)
                     if is_counting:
                         early = LeftEarly.of(file, change)
@@ -362,14 +359,20 @@ def open_ledger(root: Path, log: logging.Logger) -> LedgerStore:
 
 def leave(file: Leaving) -> None:
     """Removes or moves a file that was counted; does nothing if it is gone or another file took its name."""
-    if not is_same_file(file):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        # os and text: Path objects take as long as the disk does, and a backlog has many files.
+    if is_same_file(file):
+        leave_unseen(file)
+
+
+def leave_unseen(file: Leaving) -> None:
+    """The same without a look, for who has just looked and for names that nobody gives twice."""
+    # os and text: Path objects take as long as the disk does, and a backlog has many files.
+    try:
         if file.target:
             os.rename(file.path, file.target)  # noqa: PTH104
         else:
             os.unlink(file.path)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
 
 
 def is_same_file(file: Leaving) -> bool:

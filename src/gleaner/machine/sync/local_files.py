@@ -7,30 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gleaner.machine.capture.at_rest import is_encrypted
-from gleaner.machine.capture.backlog import wait_until_counted, wait_until_noted
-from gleaner.machine.capture.directory import hour_of, is_binary_path, set_aside_target, write_reason
+from gleaner.machine.capture.directory import is_binary_path
 from gleaner.machine.capture.errors import CaptureKeyMissing
 from gleaner.machine.capture.ledger import (
-    Change,
-    Departure,
     DropReason,
-    Fate,
-    Leaving,
     LedgerStore,
-    leave,
-    merged,
-    sync_directories,
 )
-from gleaner.machine.capture.ledger_rows import files_row
-from gleaner.machine.capture.other_files import other_roots
+from gleaner.machine.sync.departures import Departure, Departures
 from gleaner.machine.sync.outgoing import Amounts, LocalFile, Outgoing, packed
 from gleaner.machine.sync.problems import Problems
 from gleaner.machine.sync.scan import Candidate, Look, Shelf, path_tags, shelves
@@ -65,19 +54,12 @@ class LocalFiles:
     ) -> None:
         self._settings = settings
         self._root = str(settings.root)
-        self._other_roots = other_roots(settings.root, settings.additional_sync_paths)
         self._store = store
-        self._may_leave = False
         self._log = log
         self._wall_ns = wall_ns
-        self._lock = threading.Lock()
-        self._gone: list[str] = []
-        self._uncounted: list[Change] = []
-        self._immovable: set[int] = set()
-        """Hashes of the paths of files that the app has and that cannot be removed (read-only disk), or that nobody here can
-        open: not tried again and again. (A million paths would be 250 MB.)"""
         self._sealed = SealedFiles(settings.keyring, log)
         self.problems = Problems(log)
+        self._departures = Departures(settings, store, self.problems, log)
         self._doubted: set[str] = set()
         """Files whose bytes arrived as others once: a second time they are not tried again."""
         self._headers: dict[bytes, bool] = {}
@@ -106,7 +88,7 @@ class LocalFiles:
         while waiting:
             shelf = waiting.popleft()
             for candidate in shelf.files:
-                if hash(candidate.path) in self._immovable or candidate.path in taken:
+                if self._departures.is_kept(candidate.path) or candidate.path in taken:
                     continue
                 if candidate.kind is EntryKind.SEQUENCE:
                     candidate = amounts.as_taken(candidate)  # noqa: PLW2901
@@ -178,11 +160,11 @@ class LocalFiles:
         try:
             return self._sealed.plain(content)
         except CaptureKeyMissing as missing:
-            self._immovable.add(hash(candidate.path))
+            self._departures.keep(candidate.path)
             self.problems.wait(f"key {missing.key_id}", f"captures wait on this machine: {missing}")
         except CaptureFileError as problem:
-            is_binary = is_binary_path(self._directory(candidate))
-            self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), str(problem), _DAMAGED_HINT)
+            is_binary = is_binary_path(self._departures.directory(candidate))
+            self._departures.set_aside(candidate, DropReason.DAMAGED, int(is_binary), str(problem), _DAMAGED_HINT)
         return None
 
     def _read(self, candidate: Candidate) -> bytes | None:
@@ -241,9 +223,8 @@ class LocalFiles:
             path_named, datasets = path_tags(path)
             tags = tuple(dict.fromkeys((*self._settings.tags, *path_named)))
         name = path.rsplit("/", 1)[-1]
-        return Entry(
-            digest, path, size, candidate.kind, tags, datasets, candidate.modified_ns, candidate.changed_ns, name
-        )
+        times = candidate.modified_ns, candidate.changed_ns
+        return Entry(digest, path, size, candidate.kind, tags, datasets, *times, name)
 
     def _count(self, candidate: Candidate, content: bytes) -> int | None:
         """Records in a capture; None for one without any, which is removed or set aside here and not sent.
@@ -251,15 +232,15 @@ class LocalFiles:
         A binary capture holds one record. Its bytes are not checked here, where that would cost as much as sending
         them: the app does, and what it rejects is looked at again.
         """
-        is_binary = is_binary_path(self._directory(candidate))
+        is_binary = is_binary_path(self._departures.directory(candidate))
         if is_binary and self._has_known_header(content):
             return 1
         records, problem = self._examine(candidate, content)
         if problem:
-            self._set_aside(candidate, DropReason.DAMAGED, int(is_binary), problem, _DAMAGED_HINT)
+            self._departures.set_aside(candidate, DropReason.DAMAGED, int(is_binary), problem, _DAMAGED_HINT)
             return None
         if not records:
-            self._let_go([(candidate, "", self._change(candidate, Fate.SYNCED, "", 0))])
+            self._departures.let_go([self._departures.synced(candidate, 0)])
             return None
         return records
 
@@ -269,7 +250,7 @@ class LocalFiles:
             layout = find_layout(content)
         except CaptureFileError as error:
             return 0, str(error)
-        if not is_binary_path(self._directory(candidate)):
+        if not is_binary_path(self._departures.directory(candidate)):
             return len(layout.records), ""
         if layout.records and layout.sealed and len(self._headers) < _KNOWN_HEADERS:
             self._headers[content[: layout.header.end]] = True
@@ -280,19 +261,12 @@ class LocalFiles:
         header_end = header_size(content)
         return content[:header_end] in self._headers and is_one_record(content, header_end)
 
-    def _directory(self, candidate: Candidate) -> str:
-        """The collector's, relative to the capture directory; "" for other files."""
-        start = len(self._root) + 1
-        if not candidate.path.startswith(self._root + "/"):
-            return ""
-        return candidate.path[start : max(candidate.path.rfind("/"), start)]
-
     # --- letting go --------------------------------------------------------------------------------------------------
 
     def settle(self, files: Sequence[LocalFile], results: Sequence[Result]) -> int:
         """Acts on the app's answers; returns how many files it has. A file without an answer stays."""
         answers = {result.id: result for result in results}
-        done: list[tuple[Candidate, str, Change | None]] = []
+        done: list[Departure] = []
         missing: list[Departure] = []
         stored = 0
         for file in files:
@@ -303,14 +277,11 @@ class LocalFiles:
                 self._rejected(file, answer)
                 continue
             stored += 1
-            change = self._change(file.candidate, Fate.SYNCED, "", file.records)
-            if self.is_unchanged(file.candidate):
-                done.append((file.candidate, "", change))
-            else:
-                missing.append((_leaving(file.candidate, ""), change))
-        self._let_go(done)
+            departure = self._departures.synced(file.candidate, file.records)
+            (done if self.is_unchanged(file.candidate) else missing).append(departure)
+        self._departures.let_go(done)
         if missing:  # a full disk took them while they were on their way, if not somebody else
-            self._store.reclaim(missing)
+            self._store.reclaim((one.leaving, one.change) for one in missing)
         return stored
 
     def _rejected(self, file: LocalFile, answer: Result) -> None:
@@ -329,7 +300,7 @@ class LocalFiles:
             damage = self._examine(file.candidate, content)[1] if content is not None else ""
             if damage:
                 reason, message, hint = DropReason.DAMAGED, damage, _DAMAGED_HINT
-        self._set_aside(file.candidate, reason, file.records, message, hint)
+        self._departures.set_aside(file.candidate, reason, file.records, message, hint)
 
     def _keep_doubted(self, path: str, answer: Result) -> None:
         """The app read other bytes than were read here, or computes ids otherwise: no fault of the file, which stays."""
@@ -338,63 +309,6 @@ class LocalFiles:
         if path not in self._doubted:
             self._doubted.add(path)
             return
-        self._immovable.add(hash(path))
+        self._departures.keep(path)
         self.problems.wait("id", f"files wait on this machine, the last one: {words}")
         self._log.error("%s", words)
-
-    def _set_aside(self, candidate: Candidate, why: DropReason, records: int, message: str, hint: str) -> None:
-        try:
-            target = set_aside_target(self._settings.root, Path(candidate.path))
-            write_reason(target, message, hint)
-        except OSError as error:
-            self.problems.note(f"{candidate.path}: {message} {hint}")
-            self._log.warning("%s cannot be sent (%s) and cannot be set aside: %s", candidate.path, message, error)
-            self._immovable.add(hash(candidate.path))
-            return
-        self.problems.note(f"{candidate.path}: {message} {hint} (it is in {target.parent} now)")
-        self._log.warning("set %s aside as %s: %s %s", candidate.path, target, message, hint)
-        self._let_go([(candidate, str(target), self._change(candidate, Fate.SET_ASIDE, why, records))])
-
-    def _change(self, candidate: Candidate, fate: Fate, reason: str, records: int) -> Change | None:
-        directory = self._directory(candidate)
-        if not directory:
-            root = next((root for root in self._other_roots if candidate.path.startswith(f"{root}/")), "")
-            return Change(files_row(root), fate, reason, 1, 1, candidate.size) if root else None
-        if candidate.kind is not EntryKind.CAPTURE:
-            return None
-        hour = hour_of(candidate.path[candidate.path.rfind("/") + 1 :])
-        return Change(directory, fate, reason, records, 1, candidate.size, hour)
-
-    def _let_go(self, done: Sequence[tuple[Candidate, str, Change | None]]) -> None:
-        if not done:
-            return
-        departures = [(_leaving(candidate, target), change) for candidate, target, change in done]
-        if not self._may_leave:
-            wait_until_noted(self._settings.root, self._store)
-            self._may_leave = not self._store.is_counting()
-        with self._lock:
-            try:
-                self._store.record(self._uncounted, departures, self._gone)
-                self._uncounted, self._gone = [], []
-            except sqlite3.OperationalError as error:
-                # A full disk: only letting go makes room again. The counts are written with the next files.
-                self._uncounted = merged(
-                    [*self._uncounted, *(change for _, change in departures if change is not None)]
-                )
-                self._log.debug("the ledger cannot be written now: %s", error)
-                wait_until_counted(self._settings.root)  # it could not be told either
-            gone: list[str] = []
-            for file, _ in departures:
-                try:
-                    leave(file)
-                except OSError as error:
-                    self._immovable.add(hash(file.path))
-                    self._log.warning("the app has %s but it cannot be removed: %s", file.path, error)
-                    continue
-                gone.append(file.path)
-            sync_directories({path[: path.rfind("/")] for path in gone})
-            self._gone += gone
-
-
-def _leaving(candidate: Candidate, target: str) -> Leaving:
-    return Leaving(candidate.path, target, candidate.inode, candidate.size, candidate.modified_ns)

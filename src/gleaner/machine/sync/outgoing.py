@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from gleaner.machine.capture.directory import is_binary_path
 from gleaner.machine.sync.scan import Candidate
@@ -14,8 +17,7 @@ _WORTH_PACKING = 0.9
 _LEAST_PACKED = 256
 
 
-@dataclass(frozen=True)
-class LocalFile:
+class LocalFile(NamedTuple):
     """A file as it was read: what the ledger counts, and how to know it again."""
 
     candidate: Candidate
@@ -46,7 +48,7 @@ class Amounts:
     """Whether the app knows sequences; one that does not keeps their files."""
 
     def as_taken(self, candidate: Candidate) -> Candidate:
-        return candidate if self.sequences else replace(candidate, kind=EntryKind.FILE)
+        return candidate if self.sequences else candidate._replace(kind=EntryKind.FILE)
 
 
 def packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:
@@ -57,4 +59,4 @@ def packed(file: LocalFile, content: bytes) -> tuple[LocalFile, bytes]:
     smaller = zlib.compress(content, 1)
     if len(smaller) > len(content) * _WORTH_PACKING:
         return file, content
-    return replace(file, entry=replace(file.entry, packed=len(smaller))), smaller
+    return file._replace(entry=replace(file.entry, packed=len(smaller))), smaller

@@ -6,8 +6,10 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from gleaner.machine.sync.link import LinkError
 from gleaner.machine.sync.local_files import LocalFiles
@@ -132,7 +134,7 @@ class Requests:
         file, content = loaded
         # Viam's rule: the service's tags are for what it captures itself, not for what is uploaded through it.
         tags = tuple(dict.fromkeys((*path_tags(upload.path)[0], *upload.tags)))
-        file = replace(file, entry=replace(file.entry, tags=tags, dataset_ids=upload.dataset_ids))
+        file = file._replace(entry=replace(file.entry, tags=tags, dataset_ids=upload.dataset_ids))
         ack = await sender.send_file(file, content)
         if ack is None:
             return f"{upload.path} changed while it was sent"

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES, file_stem
 from gleaner.machine.capture.listing import oldest_first
@@ -23,8 +24,9 @@ _COLLECTOR_DEPTH = 3
 _LINKS_OF_A_LEAF = 2
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
+    """A file that may be sent, as the directory showed it."""
+
     path: str
     kind: EntryKind
     size: int
@@ -85,7 +87,7 @@ def _ended_sequences(root: str, look: Look) -> Iterator[Candidate]:
     """Whole as soon as they are there: they come by rename."""
     for candidate in _in_directory(f"{root}/{_SEQUENCES}", replace(look, settle_ms=0), []):
         if candidate.path.endswith(".seq"):
-            yield replace(candidate, kind=EntryKind.SEQUENCE)
+            yield candidate._replace(kind=EntryKind.SEQUENCE)
 
 
 def candidates(roots: Iterable[Path], now_ns: int, settle_ms: int) -> Iterator[Candidate]:

@@ -149,8 +149,7 @@ class Sender:
     async def _settle(self, files: Sequence[LocalFile], results: Sequence[Result]) -> int:
         """Returns how many of the files the app has."""
         await self._settler.settle(files, results)
-        held = {r.id for r in results if r.status is not Status.REJECTED}
-        count = sum(file.entry.id in held for file in files)
+        count = sum(result.status is not Status.REJECTED for result in results)
         self._meter.files += count
         return count
 
