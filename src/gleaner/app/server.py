@@ -70,6 +70,7 @@ class AppServer:
 
         self.context = context = build_context(settings)
         stack.callback(context.workers.shutdown, cancel_futures=True)
+        stack.callback(context.computing.shutdown, cancel_futures=True)
         stack.callback(context.database.close)
         context.events.attach(asyncio.get_running_loop())
         context.addresses = _addresses(settings, web_socket, grpc_socket, tls)

@@ -134,7 +134,10 @@ class _Session:
     # --- batches -----------------------------------------------------------------------------------------------------
 
     async def _batch(self, batch: Batch, arrived_s: float) -> None:
-        judged = await self._context.call(self._files.judge, batch.entries, batch.payloads)
+        # A sequence is stored at once and may wait for the database.
+        may_wait = any(entry.kind is EntryKind.SEQUENCE for entry in batch.entries)
+        run = self._context.call if may_wait else self._context.compute
+        judged = await run(self._files.judge, batch.entries, batch.payloads)
         await self._send(Ack(batch.seq, tuple(await self._store(batch.entries, judged)), _held_ms(arrived_s)))
 
     async def _store(self, entries: Sequence[Entry], judged: Sequence[Upload | Result]) -> list[Result]:

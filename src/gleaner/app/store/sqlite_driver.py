@@ -6,11 +6,14 @@ SQLAlchemy took longer for each of them than SQLite: 2 ms a group, and a group m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 Values = Sequence[Any]
+# Of some twenty columns each; SQLite takes 32,766 values.
+_MOST_ROWS = 64
 
 
 class SqliteDriver:
@@ -35,11 +38,19 @@ class SqliteDriver:
 
     def insert_all(self, table: sa.Table, rows: Sequence[dict[str, Any]], *, ignoring: bool = False) -> None:
         """All with the same columns; with `ignoring`, what breaks a unique key is left out."""
-        statement = _insert(table, rows[0]) + (" ON CONFLICT DO NOTHING" if ignoring else "")
-        try:
-            self._connection.executemany(statement, [tuple(row.values()) for row in rows])
-        except self._error as err:
-            raise self._as_ours(statement, err) from err
+        ending = " ON CONFLICT DO NOTHING" if ignoring else ""
+        at = 0
+        while at < len(rows):
+            # Many rows a statement: Python's lock is given away with each one, and has to be fought for again.
+            # Powers of two, so that few different statements have to be prepared.
+            count = min(_MOST_ROWS, 1 << ((len(rows) - at).bit_length() - 1))
+            statement = _insert(table, rows[0], count) + ending
+            values = [value for row in rows[at : at + count] for value in row.values()]
+            try:
+                self._connection.execute(statement, values)
+            except self._error as err:
+                raise self._as_ours(statement, err) from err
+            at += count
 
     def _as_ours(self, statement: str, err: Exception) -> sa.exc.StatementError | Exception:
         wrapped = sa.exc.DBAPIError.instance(statement, None, err, self._error, dialect=self._dialect)
@@ -52,6 +63,11 @@ def driver_of(db: sa.Connection) -> SqliteDriver | None:
     return SqliteDriver(db) if db.dialect.name == "sqlite" else None
 
 
-def _insert(table: sa.Table, row: dict[str, Any]) -> str:
-    names, marks = ", ".join(f'"{name}"' for name in row), ",".join("?" * len(row))
-    return f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})'
+def _insert(table: sa.Table, row: dict[str, Any], count: int = 1) -> str:
+    return _insert_text(table.name, tuple(row), count)
+
+
+@lru_cache(256)
+def _insert_text(table: str, columns: tuple[str, ...], count: int) -> str:
+    names, marks = ", ".join(f'"{name}"' for name in columns), ",".join("?" * len(columns))
+    return f'INSERT INTO "{table}" ({names}) VALUES {",".join([f"({marks})"] * count)}'
