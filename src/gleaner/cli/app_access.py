@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import typer
@@ -85,7 +85,7 @@ def explained() -> Iterator[None]:
         stop("interrupted: the same command goes on where it stopped", 130)
 
 
-def stop(message: str, code: int) -> None:
+def stop(message: str, code: int) -> NoReturn:
     typer.secho(message, fg="red", err=True)
     raise typer.Exit(code)
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,8 @@ def train(
     name: Annotated[str, typer.Option(help="The model's name; default: the folder's.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="The same seed, data and machine divide and begin the same way.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: one for each core.")] = 0,
+    backbone: Annotated[str, typer.Option(help="Start a classifier from hf:owner/name, hf:/folder or timm:name; default: Gleaner's own weights.")] = "",
+    accept_license: Annotated[bool, typer.Option("--accept-license", help="Whatever the licence of the backbone is.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a model that is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -57,11 +60,12 @@ def train(
     if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
         stop(f"{target} is there already: give --replace, or another --out", NOT_USABLE)
     _seconds_of(time, 0)
+    asked = _Asked(kind, time, tuple(label or ()), name, seed, threads, _checked(backbone, kind), accept_license)
     try:
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that the finished model only has to be renamed.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.resolve().parent) as folder:
-            report = _train(data, Path(folder), _Asked(kind, time, tuple(label or ()), name, seed, threads), as_json)
+            report = _train(data, Path(folder), asked, as_json)
             made = Path(folder, "out")
             if target.exists():
                 shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -71,9 +75,27 @@ def train(
     _say_done(report, target, as_json)
 
 
+@dataclass(frozen=True)
 class _Asked:
-    def __init__(self, kind: str, time: str, labels: tuple[str, ...], name: str, seed: int, threads: int) -> None:
-        self.kind, self.time, self.labels, self.name, self.seed, self.threads = kind, time, labels, name, seed, threads
+    kind: str
+    time: str
+    labels: tuple[str, ...]
+    name: str
+    seed: int
+    threads: int
+    backbone: str
+    accept_license: bool
+
+
+def _checked(backbone: str, kind: str) -> str:
+    """The backbone's whole name, before a picture is read."""
+    from gleaner.learn.backbone_name import check_backbone
+    from gleaner.learn.errors import RunProblem
+
+    try:
+        return str(check_backbone(backbone, kind == "detector") or "")
+    except RunProblem as problem:
+        stop(f"{problem.message} {problem.hint}", NOT_USABLE)
 
 
 def _train(data: Path, folder: Path, asked: _Asked, quiet: bool) -> dict[str, Any]:
@@ -96,6 +118,8 @@ def _train(data: Path, folder: Path, asked: _Asked, quiet: bool) -> dict[str, An
             "budget_s": seconds,
             "model_name": asked.name,
             "dataset_hash": prepared.hash,
+            "backbone": asked.backbone,
+            "accept_license": asked.accept_license,
             **({"threads": asked.threads} if asked.threads else {}),
         }
         (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")

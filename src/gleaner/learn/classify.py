@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ from numpy.typing import NDArray
 
 from gleaner.learn import metrics
 from gleaner.learn.attention import attention, overlaid
+from gleaner.learn.backbone_name import check_backbone
+from gleaner.learn.backbones.start import Start, foreign_start, own_start
 from gleaner.learn.export import check_export, export_classifier, fold_temperature
-from gleaner.learn.fit import FitPlan, FitResult, Samples, fit, predict_logits
-from gleaner.learn.network import build_classifier
+from gleaner.learn.fit import FitPlan, FitResult, Samples, fit, predict_logits, progressive_size
+from gleaner.learn.network import Classifier, build_classifier
 from gleaner.learn.outlook import Answers
 from gleaner.learn.pictures import Loaded, choose_input_size
-from gleaner.learn.quick import take_quick
+from gleaner.learn.quick import quick_classifier, take_quick
 from gleaner.learn.report import Judged, describe_quality, list_wrong
 from gleaner.learn.request import Example, Skipped, Task, check_examples
 from gleaner.learn.review import Material, backbones, review
@@ -27,11 +32,14 @@ from gleaner.wire.picture import Rgb
 
 _FEW_STEPS = 300
 """Beyond, the whole network has always measured better."""
+_LAST_LAYER_SHARE = 0.3
+"""Of the time at most goes into the last layer over another backbone; pictures it does not reach wait for the rest."""
 
 
 class ClassificationRun(Run):
     def work(self, examples: list[Example], skipped: list[Skipped]) -> None:
         size = choose_input_size(examples)
+        self._start = self._starting_point(size)
         loaded = self.load(examples, size)
         self.warn(check_examples([e.labels for e in loaded.examples], self.request))
         split = self.split(loaded, "mistakes in tagging")
@@ -48,8 +56,20 @@ class ClassificationRun(Run):
             [[label in example.labels for label in self.request.labels] for example in examples], dtype=np.bool_
         )
 
-    def _train(self, loaded: Loaded, targets: NDArray[np.bool_], split: Split, size: tuple[int, int]) -> FitResult:
-        self._plan = FitPlan(
+    def _starting_point(self, size: tuple[int, int]) -> Start:
+        name = check_backbone(self.request.backbone, detects=False)
+        if name is None:
+            return own_start()
+        began_s = self.elapsed()
+        plan = self._plan_for(size, is_own=False)
+        sizes = sorted({progressive_size(plan, share) for share in (0.0, 1.0)})
+        start = foreign_start(name, self.request.accept_license, sizes, self.events.log)
+        self.fetching_s = self.elapsed() - began_s
+        self.events.log(f"Starting from {name}, licence {start.about['license']}")
+        return start
+
+    def _plan_for(self, size: tuple[int, int], is_own: bool) -> FitPlan:
+        plan = FitPlan(
             input_size=size,
             seconds=self.seconds_left,
             single=self._single,
@@ -57,16 +77,33 @@ class ClassificationRun(Run):
             threads=self.request.threads,
             mirror=self.may_mirror,
         )
+        return plan if is_own else replace(plan, learning_rate=5e-4, trunk_rate=0.2, batch_size=16)
+
+    def _train(self, loaded: Loaded, targets: NDArray[np.bool_], split: Split, size: tuple[int, int]) -> FitResult:
+        self._plan = self._plan_for(size, self._start.is_own)
         train, validation = (_samples(loaded, targets, part) for part in (split.train, split.validation))
 
         def fit_network(on_metrics: OnMetrics) -> FitResult:
-            network = build_classifier(len(self.request.labels))
+            if not self._start.is_own:
+                return self._fit_foreign(train, validation, on_metrics)
+            network = build_classifier(len(self.request.labels), backbone=self._start.trunk())
             result = fit(network, train, validation, self._plan, self.elapsed, on_metrics)
-            if result.steps < _FEW_STEPS and take_quick(result, train, validation):
-                result.learned = LAST_LAYER
+            if result.steps < _FEW_STEPS and len(validation):
+                _keep_better(result, quick_classifier(train, self._start.trunk()), validation)
             return result
 
         return self.train(self._plan, fit_network)
+
+    def _fit_foreign(self, train: Samples, validation: Samples, on_metrics: OnMetrics) -> FitResult:
+        """The last layer first, then all of them gently: a random last layer's gradients would spoil what the backbone knows
+        (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features")."""
+        began_s = self.elapsed()
+        share_s = _LAST_LAYER_SHARE * self._plan.seconds
+        quick = quick_classifier(train, self._start.trunk(), lambda: self.elapsed() - began_s < share_s)
+        self._plan = replace(self._plan, seconds=self.seconds_left)
+        result = fit(deepcopy(quick), train, validation, self._plan, self.elapsed, on_metrics)
+        _keep_better(result, quick, validation)
+        return result
 
     def _judge(self, result: FitResult, loaded: Loaded, targets: NDArray[np.bool_], part: list[int]) -> Judged:
         logits = predict_logits(result.network, _samples(loaded, targets, part).pictures).numpy().astype(np.float64)
@@ -100,7 +137,7 @@ class ClassificationRun(Run):
         reviewed = review(
             self.request,
             Material(loaded, targets, split, self.groups),
-            backbones(result),
+            backbones(result, self._start.trunk()),
             answers,
             samples,
             self.time_to_review(),
@@ -109,6 +146,10 @@ class ClassificationRun(Run):
         compared = self.compare(loaded, split, (said == test.targets).all(1).tolist())
         exported = self._export(result, loaded, split, threshold)
         head = self.head(loaded, split, self._plan, result)
+        if not self._start.is_own:
+            head["config"]["backbone"] = self._start.about
+            library = "timm" if self.request.backbone.startswith("timm:") else "transformers"
+            head["versions"][library] = version(library)
         self.write_report(
             result,
             skipped,
@@ -122,7 +163,8 @@ class ClassificationRun(Run):
 
     def _export(self, result: FitResult, loaded: Loaded, split: Split, threshold: float) -> dict[str, Any]:
         def write(path: Path, properties: Mapping[str, str]) -> None:
-            export_classifier(result.network, self._plan.input_size, path, properties)
+            about = {f"gleaner.backbone_{key}": value for key, value in self._start.about.items()}
+            export_classifier(result.network, self._plan.input_size, path, {**properties, **about})
 
         def largest_difference(path: Path, pictures: NDArray[np.uint8]) -> float:
             planar = torch.from_numpy(pictures).permute(0, 3, 1, 2)
@@ -135,6 +177,11 @@ class ClassificationRun(Run):
             write_classifier(result.network, self._plan.input_size, path)
 
         return self.export(result, loaded, split, threshold, write, write_tflite, largest_difference)
+
+
+def _keep_better(result: FitResult, quick: Classifier, validation: Samples) -> None:
+    if take_quick(result, quick, validation):
+        result.learned = LAST_LAYER
 
 
 def _both(test: Judged, validation: Judged) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from gleaner.learn.graph import LARGEST_DIFFERENCE, Graph, array_of, open_session
-from gleaner.learn.network import Classifier
+from gleaner.learn.network import Backbone, Classifier
 
 
 def export_classifier(
@@ -23,6 +23,11 @@ def export_classifier(
 ) -> None:
     """Writes `path`; `properties` become the file's metadata."""
     network.eval()
+    if not isinstance(network.backbone, Backbone):
+        from gleaner.learn.backbones.export import export_by_tracing
+
+        export_by_tracing(network, input_size, path, properties)
+        return
     graph = Graph()
     features = graph.features(network.backbone, graph.image())
     weight, bias = array_of(network.head.weight), array_of(network.head.bias)

@@ -19,12 +19,14 @@ from gleaner.learn.detect.network import (
     Detector,
 )
 from gleaner.learn.graph import array_of
-from gleaner.learn.network import Classifier
+from gleaner.learn.network import Backbone, Classifier
 from gleaner.learn.tflite import Array, Op, TfGraph, schema
 
 
 def write_classifier(network: Classifier, input_size: tuple[int, int], path: Path) -> None:
     network.eval()
+    if not isinstance(network.backbone, Backbone):
+        raise TypeError(f"no TF-Lite translation for {type(network.backbone).__name__}")
     graph = TfGraph(*input_size)
     features = graph.features(network.backbone, graph.image())
     logits = graph.linear(features, array_of(network.head.weight), array_of(network.head.bias))

@@ -233,6 +233,11 @@ def _how(report: dict[str, Any]) -> str:
             "Training",
             f"{model['steps']:,} steps in {report['timings']['train_s']:.0f} s on {config['threads']} threads",
         ),
+        *(
+            (("Started from", f"{start['name']}, licence {start['license']}"),)
+            if (start := config.get("backbone"))
+            else ()
+        ),
         ("Model", f"{model['parameters']:,} numbers, {model['size_bytes'] / 1e6:.1f} MB"),
         ("Input", " × ".join(map(str, model["input_shape"])) + " (uint8, RGB)"),
         ("File against network", f"largest difference {model['largest_difference']:.1e}"),

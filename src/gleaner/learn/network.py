@@ -7,6 +7,7 @@ two per cent of the picture. `export.py` writes the same layers as an ONNX graph
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib.resources import files
 from typing import cast
 
@@ -45,7 +46,22 @@ class Residual(nn.Module):
         return functional.silu(x + self.second(self.first(x)))
 
 
-class Backbone(nn.Module):
+class Trunk(nn.Module, ABC):
+    """Maps of a picture, each pooled by its mean and by its maximum."""
+
+    features: int
+    """How many numbers that makes."""
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, channels, h, w) each, of normalized (N, 3, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [pool for feature in self.maps(x) for pool in (feature.mean((2, 3)), feature.amax((2, 3)))]
+        return torch.cat(pooled, 1)
+
+
+class Backbone(Trunk):
     """(N, 3, H, W) normalized → (N, 512): mean and maximum of the stride-32 and the stride-8 map."""
 
     features = 2 * (_DEEP + _NECK)
@@ -67,28 +83,27 @@ class Backbone(nn.Module):
         mixed16 = self.smooth16(self.lateral16(at16) + _grow(self.lateral32(at32), at16))
         return at32, self.smooth8(self.lateral8(at8) + _grow(mixed16, at8))
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = [pool for feature in self.maps(x) for pool in (feature.mean((2, 3)), feature.amax((2, 3)))]
-        return torch.cat(pooled, 1)
-
 
 class Classifier(nn.Module):
     """Backbone, dropout and one logit per label; a sigmoid turns each into its own yes or no."""
 
-    def __init__(self, label_count: int) -> None:
+    def __init__(self, label_count: int, backbone: Trunk | None = None) -> None:
         super().__init__()
-        self.backbone = Backbone()
+        self.backbone = backbone or Backbone()
         self.dropout = nn.Dropout(0.2)
-        self.head = nn.Linear(Backbone.features, label_count)
+        self.head = nn.Linear(self.backbone.features, label_count)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.dropout(self.backbone(x))))
 
 
-def build_classifier(label_count: int, pretrained: bool = True) -> Classifier:
-    network = Classifier(label_count)
-    if pretrained:
-        load_backbone(network.backbone)
+def build_classifier(label_count: int, pretrained: bool = True, backbone: Trunk | None = None) -> Classifier:
+    """Over `backbone` as it is, or else Gleaner's own, with the starting weights if `pretrained`."""
+    if backbone is None:
+        backbone = Backbone()
+        if pretrained:
+            load_backbone(backbone)
+    network = Classifier(label_count, backbone)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

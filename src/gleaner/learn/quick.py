@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.nn import functional
 
 from gleaner.learn import instant
 from gleaner.learn.fit import FitResult, Samples, predict_logits
-from gleaner.learn.network import Classifier, build_classifier, normalize
+from gleaner.learn.network import Classifier, Trunk, build_classifier, normalize
 
 STRENGTH = 0.03
 _BATCH = 32
 
 
 @torch.no_grad()
-def quick_classifier(train: Samples) -> Classifier:
-    """Fitted in a second: the pictures go through the network once, only its last layer learns."""
-    network = build_classifier(train.targets.shape[1]).eval()
-    parts = torch.split(train.pictures, _BATCH)
-    vectors = torch.cat([network.backbone(normalize(part.float() / 255)) for part in parts]).numpy()
-    head = instant.fit_head(vectors, train.targets.numpy() > 0.5, STRENGTH)
+def quick_classifier(train: Samples, start: Trunk, in_time: Callable[[], bool] = lambda: True) -> Classifier:
+    """Fitted in a second: the pictures go through the network once, only its last layer learns. `start` becomes its backbone.
+
+    What is not in time is left out; at least one batch is seen.
+    """
+    network = build_classifier(train.targets.shape[1], backbone=start).eval()
+    found: list[torch.Tensor] = []
+    for part in torch.split(train.pictures, _BATCH):
+        if found and not in_time():
+            break
+        found.append(network.backbone(normalize(part.float() / 255)))
+    vectors = torch.cat(found).numpy()
+    head = instant.fit_head(vectors, train.targets[: len(vectors)].numpy() > 0.5, STRENGTH)
     network.head.weight.copy_(torch.from_numpy(head.weight.astype(np.float32)))
     network.head.bias.copy_(torch.from_numpy(head.bias.astype(np.float32)))
     return network
 
 
-def take_quick(result: FitResult, train: Samples, validation: Samples) -> bool:
+def take_quick(result: FitResult, quick: Classifier, validation: Samples) -> bool:
     """Whether so few steps left the network worse than it was with a last layer of its own; then that is the result."""
     if not len(validation):
         return False
-    quick = quick_classifier(train)
     if _loss(quick, validation) >= _loss(result.network, validation):
         return False
     result.network = quick

@@ -45,6 +45,10 @@ class RunRequest(BaseModel):
     previous_version: str = Field(
         default="", description="That of the files in the folder `previous`, with which the new model is compared."
     )
+    backbone: str = Field(
+        default="", description="What a classifier starts from instead of Gleaner's own weights (`backbone_name.py`)."
+    )
+    accept_license: bool = Field(default=False, description="Whatever the backbone's licence is.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
 
 

@@ -15,7 +15,7 @@ from gleaner.learn import instant
 from gleaner.learn.doubts import Doubt, find_doubts
 from gleaner.learn.fit import FitResult
 from gleaner.learn.metrics import Flags, Floats
-from gleaner.learn.network import Backbone, load_backbone, normalize
+from gleaner.learn.network import Trunk, normalize
 from gleaner.learn.outlook import MORE, Answers, NoTime, Outlook, look_ahead
 from gleaner.learn.pictures import Loaded
 from gleaner.learn.report import short, write_sample
@@ -54,17 +54,15 @@ class _Seen:
     """Of places in `chosen`."""
 
 
-def backbones(result: FitResult) -> list[Backbone]:
-    """The trained one and the one it began as, which knows none of the tags; the first is left out if it is the second."""
-    start = Backbone()
-    load_backbone(start)
+def backbones(result: FitResult, start: Trunk) -> list[Trunk]:
+    """The trained one and `start`, the one it began as, which knows none of the tags; the first is left out if it is the second."""
     return [start] if result.learned == LAST_LAYER else [start, result.network.backbone]
 
 
 def review(
     request: RunRequest,
     material: Material,
-    networks: Sequence[Backbone],
+    networks: Sequence[Trunk],
     trained: Answers,
     samples_dir: Path,
     in_time: InTime,
@@ -119,7 +117,7 @@ def describe_outlook(labels: Sequence[str], outlooks: Sequence[Outlook]) -> dict
 
 
 @torch.no_grad()
-def _look(material: Material, networks: Sequence[Backbone], seed: int, in_time: InTime) -> _Seen:
+def _look(material: Material, networks: Sequence[Trunk], seed: int, in_time: InTime) -> _Seen:
     """The pictures come in random order, so those that there is time for are a fair part."""
     order = np.random.default_rng(seed).permutation(len(material.targets)).tolist()
     found: list[list[NDArray[np.float32]]] = [[] for _ in networks]

@@ -40,6 +40,7 @@ LEAST_TRAINING_S = 2.0
 CHECKED_PICTURES = 4
 LAST_LAYER = "the last layer"
 MODEL_FILE = "model.onnx"
+ONLY_OWN = "written only of Gleaner's own network, not over another backbone"
 _DIRECTION = re.compile(r"(?i)(?<![a-z])(left|right)(?![a-z])")
 
 
@@ -97,6 +98,8 @@ class Run(ABC):
         self.partial = self._out.with_name(self._out.name + ".partial")
         self.groups: list[list[int]] = []
         """Of pictures that are nearly the same, once `split` has found them."""
+        self.fetching_s = 0.0
+        """Spent on loading, perhaps downloading, somebody else's backbone: comes on top of the time that was given."""
         torch.set_num_threads(request.threads)
 
     def run(self, examples: list[Example], skipped: list[Skipped]) -> None:
@@ -118,7 +121,7 @@ class Run(ABC):
 
     @property
     def seconds_left(self) -> float:
-        return max(LEAST_TRAINING_S, self.request.budget_s - self.elapsed())
+        return max(LEAST_TRAINING_S, self.request.budget_s + self.fetching_s - self.elapsed())
 
     def time_to_review(self) -> Callable[[float], bool]:
         """Whether less than a share of the time for what the report tells beside the test is gone, which begins now."""
@@ -249,6 +252,8 @@ class Run(ABC):
         }
 
     def _int8(self, source: Path, loaded: Loaded, split: Split, threshold: float) -> dict[str, Any]:
+        if self.request.backbone:
+            return {"reason": ONLY_OWN}
         if self.request.budget_s < LEAST_FOR_INT8_S:
             return {"reason": f"not tried in runs of less than {LEAST_FOR_INT8_S:.0f} s"}
         kept, labels, in_time = split.test + split.validation, self.request.labels, self.time_to_review()
@@ -271,6 +276,8 @@ class Run(ABC):
 
     def _tflite(self, write: Callable[[Path], None], measured: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """For viam-server's `tflite_cpu`, under the name that its configurations expect."""
+        if self.request.backbone:
+            return {"reason": ONLY_OWN}
         if find_spec("ai_edge_litert") is None:
             return {"reason": "ai-edge-litert is not installed: pip install 'gleaner[tflite]'"}
         path = self.partial / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.request.model_name)}.tflite"
@@ -330,7 +337,7 @@ class Run(ABC):
         (self.partial / "labels.txt").write_text(lines, encoding="utf-8")
 
     def progress(self, phase: str) -> None:
-        whole = max(self.request.budget_s, LEAST_TRAINING_S) + FINISH_S
+        whole = max(self.request.budget_s, LEAST_TRAINING_S) + self.fetching_s + FINISH_S
         elapsed = self.elapsed()
         self.events.progress(min(0.99, elapsed / whole), phase, whole - elapsed)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TextIO
 
+from gleaner.learn.backbone_name import check_backbone
 from gleaner.learn.custom import is_custom, run_custom
 from gleaner.learn.errors import Canceled, RunProblem
 from gleaner.learn.events import Events
-from gleaner.learn.request import check_examples, not_accepted, read_examples, read_request
+from gleaner.learn.request import Task, check_examples, not_accepted, read_examples, read_request
 from gleaner.learn.threads import prepare_environment
 
 EXIT_DONE, EXIT_FAILED, EXIT_CANCELED = 0, 1, 143
@@ -65,6 +66,7 @@ def train(run_dir: Path, events: Events, started: float) -> None:
         events.done()
         return
     request = read_request(run_dir)
+    check_backbone(request.backbone, request.task is Task.DETECTION)
     examples, skipped = read_examples(run_dir, request)
     check_examples([example.labels for example in examples], request, not_accepted(skipped))
     events.progress(0.0, "starting", request.budget_s)

@@ -110,6 +110,7 @@ def test_what_cannot_be_learned_is_said_in_a_line(tmp_path: Path) -> None:
         (["flat"], "no classes to learn. Put the pictures into a folder per class"),
         (["flat", "--kind", "detector"], "no boxes to learn. Draw boxes first"),
         (["flat", "--kind", "poet"], "choose single, multi or detector"),
+        (["flat", "--backbone", "resnet50"], "names no backbone"),
         (["flat", "--time", "soon"], "give 60s, 5min, 1h"),
         (["one", "--label", "dog"], "There is no label 'dog' in one. It has: cat"),
         (["one"], "All pictures are “cat”"),

@@ -12,6 +12,7 @@ import torch
 from test_learn_quick import discs
 from test_learn_worker import COLORS, draw
 
+from gleaner.learn.backbones.start import own_start
 from gleaner.learn.detect.export import export_detector
 from gleaner.learn.detect.network import build_detector
 from gleaner.learn.export import export_classifier
@@ -49,7 +50,7 @@ def before(run_dir: Path, task: Task, *, swapped: bool = False, learned: tuple[s
     else:
         samples = discs(0, 12)
         targets = samples.targets.flip(1) if swapped else samples.targets
-        network = quick_classifier(Samples(samples.pictures, targets))
+        network = quick_classifier(Samples(samples.pictures, targets), own_start().trunk())
         export_classifier(network, (96, 128), folder / "model.onnx", properties)
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
     (folder / "report.json").write_text(json.dumps({"summary": {"suggested_threshold": 0.5}}))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from test_learn_worker import COLORS, draw
 
+from gleaner.learn.backbones.start import own_start
 from gleaner.learn.fit import FitResult, Samples, predict_logits
 from gleaner.learn.network import build_classifier
 from gleaner.learn.quick import quick_classifier, take_quick
@@ -25,7 +26,7 @@ def right(samples: Samples, network: torch.nn.Module) -> float:
 
 
 def test_a_new_last_layer_alone_tells_colours_apart() -> None:
-    assert right(discs(500, 20), quick_classifier(discs(0, 12))) >= 0.8
+    assert right(discs(500, 20), quick_classifier(discs(0, 12), own_start().trunk())) >= 0.8
 
 
 def test_the_better_network_is_kept() -> None:
@@ -33,11 +34,12 @@ def test_the_better_network_is_kept() -> None:
     train, validation = discs(0, 8), discs(100, 8)
     untrained = FitResult(build_classifier(2).eval())
     before = untrained.network
-    assert take_quick(untrained, train, validation)
+    quick = quick_classifier(train, own_start().trunk())
+    assert take_quick(untrained, quick, validation)
     assert untrained.network is not before
     both = Samples(torch.cat([train.pictures, validation.pictures]), torch.cat([train.targets, validation.targets]))
-    knows_the_answers = FitResult(quick_classifier(both))
+    knows_the_answers = FitResult(quick_classifier(both, own_start().trunk()))
     before = knows_the_answers.network
-    assert not take_quick(knows_the_answers, train, validation)
+    assert not take_quick(knows_the_answers, quick, validation)
     assert knows_the_answers.network is before
-    assert not take_quick(FitResult(before), train, Samples(train.pictures[:0], train.targets[:0]))
+    assert not take_quick(FitResult(before), quick, Samples(train.pictures[:0], train.targets[:0]))
