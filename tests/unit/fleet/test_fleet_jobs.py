@@ -217,9 +217,22 @@ def test_the_run_gets_everything_it_depends_on_and_no_secret(
         "dataset_hash": "abcdef0123",
         "threads": 0,
         "previous_version": "",
+        "backbone": "",
+        "accept_license": False,
     }
     assert "GLEANER_KEY" not in environment
     assert mode == "0o700"
+
+
+def test_the_run_is_told_what_to_start_from(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gleaner.learn.backbone_name.missing_libraries", lambda _: [])
+    training.script("say('log', message=json.dumps(settings)); finish()")
+    job = training.wait(training.submit(backbone="hf:owner/name@main", accept_license=True))
+    settings = json.loads(training.messages(job)[0])
+    assert (settings["backbone"], settings["accept_license"]) == ("hf:owner/name@main", True)
+    assert job.as_json()["backbone"] == "hf:owner/name@main"
 
 
 @pytest.mark.parametrize(
@@ -325,6 +338,9 @@ def test_stopping_before_the_start_never_starts(tmp_path: Path) -> None:
         ({"time_budget_s": 1}, "no time for training"),
         ({"time_budget_s": float("nan")}, "no time for training"),
         ({"organization_id": "other"}, "another organization"),
+        ({"backbone": "resnet"}, "names no backbone"),
+        ({"backbone": "hf:/nowhere"}, "hf:/nowhere needs transformers|/nowhere holds no checkpoint"),
+        ({"backbone": "hf:a/b", "model_type": "object_detection"}, "A detector cannot start from hf:a/b"),
     ],
 )
 def test_what_cannot_work_is_said_before_it_starts(training: Training, changes: dict[str, Any], says: str) -> None:

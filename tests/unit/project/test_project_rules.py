@@ -23,7 +23,9 @@ ALLOWED = {
     "cli": {"wire", "sim", "learn", "machine", "app", "formats"},
 }
 #: Of `learn`, what the app asks itself, in its own process: numpy, and no torch.
-LIGHT = {f"gleaner.learn.{name}" for name in ("embed", "instant", "metrics", "request", "split")}
+LIGHT = {
+    f"gleaner.learn.{name}" for name in ("backbone_name", "embed", "errors", "instant", "metrics", "request", "split")
+}
 HEAVY = {"torch", "cv2", "av", "onnxruntime", "duckdb", "sqlalchemy", "fastapi"}
 
 

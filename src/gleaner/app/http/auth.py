@@ -28,6 +28,7 @@ from gleaner.app.http.models_people import (
 from gleaner.app.services.auth import COOKIE, SESSION_S, Session
 from gleaner.app.services.auth_keys import KeyGrant
 from gleaner.app.settings import Settings
+from gleaner.learn.backbone_name import Library, missing_libraries
 
 router = APIRouter()
 
@@ -94,6 +95,7 @@ def me(context: ContextDep, caller: CallerDep) -> MeModel:
             grpc_address=where.grpc,
             tls=where.tls,
             fingerprint=where.fingerprint,
+            backbones=[library.value for library in Library if not missing_libraries(library)],
         ),
     )
 

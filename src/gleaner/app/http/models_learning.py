@@ -22,6 +22,11 @@ class NewJob(Body):
     model_type: ModelType = "single_label_classification"
     labels: list[str]
     time_budget_s: float = Field(default=DEFAULT_S, description="Seconds; the best model by then is the result.")
+    backbone: str = Field(
+        default="",
+        description="What a classifier starts from: hf:owner/name, hf:/folder or timm:name; empty for Gleaner's own weights.",
+    )
+    accept_license: bool = Field(default=False, description="Whatever the licence of that backbone is.")
 
     def to_request(self, organization_id: str) -> TrainingRequest:
         return TrainingRequest(
@@ -31,6 +36,8 @@ class NewJob(Body):
             self.labels,
             organization_id=organization_id,
             time_budget_s=self.time_budget_s,
+            backbone=self.backbone,
+            accept_license=self.accept_license,
         )
 
 
@@ -115,6 +122,7 @@ class JobModel(Answer):
     warnings: list[str]
     error: JobError | None
     script: JobScript | None = Field(description="The training script, where it is not Gleaner that trains.")
+    backbone: str = Field(default="", description="What a classifier starts from; empty for Gleaner's own weights.")
 
     @classmethod
     def of(cls, job: Job) -> JobModel:

@@ -45,6 +45,9 @@ class AppModel(Answer):
     grpc_address: str
     tls: bool
     fingerprint: str = Field(description="SHA-256 of the certificate; empty without TLS.")
+    backbones: list[str] = Field(
+        description="Libraries whose networks a classifier can start from here: hf, timm. Empty without the extra `pretrained`."
+    )
 
 
 class MeModel(Answer):

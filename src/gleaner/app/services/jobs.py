@@ -25,6 +25,7 @@ from gleaner.app.services.jobs_request import (
     TrainingRequest,
     check_arguments,
     check_frame,
+    checked_backbone,
     checked_labels,
     require_examples,
 )
@@ -124,11 +125,12 @@ class TrainingService:
 
     def submit(self, caller: Caller, request: TrainingRequest) -> Job:
         """Checks everything that can be checked now, freezes the dataset and queues the job."""
-        labels = checked_labels(request)
+        labels, backbone = checked_labels(request), checked_backbone(request)
         found = self._datasets.check(caller, request.dataset_id, labels, request.model_type)
         require_examples(labels, found)
         warnings = [f"{w['message']} {w.get('hint', '')}".strip() for w in found.get("warnings", [])]
-        return self._queue(caller, request, {"model_type": request.model_type, "labels": labels, "warnings": warnings})
+        values = {"model_type": request.model_type, "labels": labels, "warnings": warnings, "backbone": backbone}
+        return self._queue(caller, request, values)
 
     def submit_custom(self, caller: Caller, request: CustomRequest) -> Job:
         """Queues a run of a training script; it makes a model of whatever it leaves behind."""

@@ -204,6 +204,8 @@ def run_settings(job: Job) -> dict[str, Any]:
         "model_version": job.model_version,
         "dataset_hash": job.dataset_hash,
         "threads": max(1, os.cpu_count() or 1),
+        "backbone": job.backbone["name"] if job.backbone else "",
+        "accept_license": bool(job.backbone and job.backbone["accept_license"]),
     }
 
 

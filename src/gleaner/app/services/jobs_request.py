@@ -30,6 +30,9 @@ class TrainingRequest:
     organization_id: str = ""
     model_version: str = ""
     time_budget_s: float = DEFAULT_S
+    backbone: str = ""
+    """`hf:…` or `timm:…`; empty for Gleaner's own weights."""
+    accept_license: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,18 @@ def checked_labels(request: TrainingRequest) -> list[str]:
     if not labels:
         raise InvalidInput("there is no label to learn", "Choose at least one tag of the dataset as a label.")
     return labels
+
+
+def checked_backbone(request: TrainingRequest) -> dict[str, Any] | None:
+    """As the job keeps it; None for Gleaner's own weights."""
+    from gleaner.learn.backbone_name import check_backbone
+    from gleaner.learn.errors import RunProblem
+
+    try:
+        name = check_backbone(request.backbone, request.model_type == "object_detection")
+    except RunProblem as problem:
+        raise InvalidInput(problem.message.rstrip("."), problem.hint) from problem
+    return {"name": str(name), "accept_license": request.accept_license} if name else None
 
 
 def check_frame(model_name: str, time_budget_s: float) -> None:

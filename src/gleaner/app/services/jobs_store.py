@@ -61,6 +61,8 @@ training_job = sa.Table(
     sa.Column("error", sa.JSON),
     #: {"name", "version", "arguments"} of the training script that makes the model; null where Gleaner does.
     sa.Column("script", sa.JSON),
+    #: {"name", "accept_license"} of what a classifier starts from; null for Gleaner's own weights.
+    sa.Column("backbone", sa.JSON),
 )
 
 training_log = sa.Table(
@@ -100,6 +102,7 @@ class Job:
     warnings: list[str]
     error: dict[str, str] | None
     script: dict[str, Any] | None = None
+    backbone: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -125,6 +128,7 @@ class Job:
             "warnings": self.warnings,
             "error": self.error,
             "script": self.script,
+            "backbone": self.backbone["name"] if self.backbone else "",
         }
 
 

@@ -1270,6 +1270,11 @@ export interface components {
         /** AppModel */
         AppModel: {
             /**
+             * Backbones
+             * @description Libraries whose networks a classifier can start from here: hf, timm. Empty without the extra `pretrained`.
+             */
+            backbones: string[];
+            /**
              * Fingerprint
              * @description SHA-256 of the certificate; empty without TLS.
              */
@@ -1953,6 +1958,12 @@ export interface components {
         };
         /** JobModel */
         JobModel: {
+            /**
+             * Backbone
+             * @description What a classifier starts from; empty for Gleaner's own weights.
+             * @default
+             */
+            backbone: string;
             /** Created At */
             created_at: string;
             dataset: components["schemas"]["TrainedOn"];
@@ -2312,6 +2323,18 @@ export interface components {
         };
         /** NewJob */
         NewJob: {
+            /**
+             * Accept License
+             * @description Whatever the licence of that backbone is.
+             * @default false
+             */
+            accept_license: boolean;
+            /**
+             * Backbone
+             * @description What a classifier starts from: hf:owner/name, hf:/folder or timm:name; empty for Gleaner's own weights.
+             * @default
+             */
+            backbone: string;
             /** Dataset Id */
             dataset_id: string;
             /** Labels */
