@@ -32,13 +32,15 @@ class FixedVision(Vision):
         self.classes, self.boxes = classes, boxes
         self.shown: list[tuple[int, int]] = []
         self.data: list[bytes] = []
+        self.extras: list[Any] = []
 
     async def get_classifications(self, image: Any, count: int, **_: Any) -> list[Classification]:
         self.shown.append((image.width, image.height))
         self.data.append(image.data)
         return [Classification(class_name=n, confidence=c) for n, c in self.classes]
 
-    async def get_detections(self, image: Any, **_: Any) -> list[Detection]:
+    async def get_detections(self, image: Any, *, extra: Any = None, **_: Any) -> list[Detection]:
+        self.extras.append(extra)
         self.shown.append((image.width, image.height))
         return [
             Detection(class_name=n, confidence=c, x_min=b[0], y_min=b[1], x_max=b[2], y_max=b[3])
@@ -149,6 +151,18 @@ async def test_boxes_over_the_threshold_with_a_wanted_label_are_drawn(transforme
     assert mask[190, 18:24].any()
     assert not mask[190, 86:94].any()
     assert not mask[20:80, 86:94].any()
+
+
+async def test_things_that_are_followed_are_drawn_with_their_number_and_found_by_their_label(transformed, host):
+    vision = host.resources["see", "vision"] = FixedVision(boxes=[("cat_3_20261124_120005", 0.9, (20, 120, 80, 200))])
+    wanted = step("detections", detector_name="see", valid_labels=["Cat"])
+    drawn = await frame_of(await transformed(wanted))
+    vision.boxes = [("cat #3", 0.9, (20, 120, 80, 200))]
+    plain = step("detections", detector_name="see", valid_labels=["cat #3"])
+    assert np.array_equal(drawn, await frame_of(await transformed(plain)))
+    turned = await transformed(step("rotate"), wanted)
+    await frame_of(turned)
+    assert vision.extras == [{"camera_name": "raw"}, {"camera_name": "raw"}, {"camera_name": turned.name}]
 
 
 async def test_a_box_outside_the_picture_is_an_error_of_the_read(transformed, host):

@@ -212,7 +212,7 @@ async def test_what_a_vision_service_saw_becomes_annotations() -> None:
     result = CaptureAllResult(
         image=ViamImage(picture((200, 100)), JPEG),
         detections=[
-            Detection(x_min=20, y_min=10, x_max=100, y_max=60, confidence=0.9, class_name="red star"),
+            Detection(x_min=20, y_min=10, x_max=100, y_max=60, confidence=0.9, class_name="red star_3_20261124_120005"),
             Detection(x_min=0, y_min=0, x_max=1, y_max=1, confidence=0.2, class_name="noise"),
         ],
         classifications=[Classification(class_name="arena", confidence=0.7)],
@@ -223,7 +223,9 @@ async def test_what_a_vision_service_saw_becomes_annotations() -> None:
     )
     annotations = Annotations.FromString(blob.annotations)
     [box] = annotations.bboxes
-    assert (box.label, box.confidence) == ("red star", pytest.approx(0.9))
+    assert (box.label, box.confidence) == ("red star", pytest.approx(0.9)), (
+        "the label of what is followed, not its name"
+    )
     corners = (box.x_min_normalized, box.y_min_normalized, box.x_max_normalized, box.y_max_normalized)
     assert corners == pytest.approx((0.1, 0.1, 0.5, 0.6))
     assert [(c.label, c.confidence) for c in annotations.classifications] == [("arena", pytest.approx(0.7))]

@@ -77,7 +77,9 @@ class Vision(UnimplementedVisionServiceBase):
         self.rover.check(request.name, "rdk:service:vision")
         extra = Struct()
         extra.update({"inference_ms": 1.5, "captured_at": "2026-01-02T03:04:05.000000Z"})
-        box = vision_pb2.Detection(class_name="star", confidence=0.9, x_min=0, y_min=0, x_max=32, y_max=16)
+        box = vision_pb2.Detection(
+            class_name="star_2_20260102_030405", confidence=0.9, x_min=0, y_min=0, x_max=32, y_max=16
+        )
         answer = vision_pb2.CaptureAllFromCameraResponse(
             image=camera_pb2.Image(image=self.rover.picture, mime_type="image/jpeg"),
             detections=[box],

@@ -117,6 +117,7 @@ async def test_what_a_model_sees_comes_with_its_frame(live: Live) -> None:
         header, _ = await frame(page)
     assert header["classifications"] == [{"label": "red", "confidence": 0.7}]
     [box] = header["detections"]
+    assert (box["label"], box["track"]) == ("star", 2)
     assert (box["x_max"], round(box["y_max"], 3)) == (0.5, 0.333), "pixels become shares of the picture"
     assert (header["inference_ms"], header["captured_at"]) == (1.5, "2026-01-02T03:04:05.000000Z")
 

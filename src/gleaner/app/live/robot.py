@@ -27,6 +27,7 @@ from viam.gen.service.vision.v1.vision_pb2 import CaptureAllFromCameraRequest
 from gleaner.app.errors import AppError, InvalidInput, NotFound, Unavailable
 from gleaner.app.live.pipe import PipeChannel
 from gleaner.app.services.fleet_values import iso
+from gleaner.wire.track_names import split_track
 
 CALL_S = 10.0
 SESSION_HEADER = "viam-sid"
@@ -177,8 +178,10 @@ def _session(session: str) -> dict[str, str]:
 
 
 def _box(detection: Any) -> dict[str, Any]:
+    label, track = split_track(detection.class_name)
     return {
-        "label": detection.class_name,
+        "label": label,
+        **({} if track is None else {"track": track}),
         "confidence": detection.confidence,
         "x_min": detection.x_min_normalized,
         "y_min": detection.y_min_normalized,

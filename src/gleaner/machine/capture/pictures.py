@@ -11,6 +11,7 @@ from viam.proto.app.data import Annotations, BoundingBox, Classification
 from gleaner.machine.capture.errors import BadCaptureParameters
 from gleaner.machine.capture.methods import Blob, Call
 from gleaner.wire.capture_file import extension_for
+from gleaner.wire.track_names import split_track
 
 JPEG = "image/jpeg"
 PNG = "image/png"
@@ -101,7 +102,7 @@ def _boxes(detections: Iterable[Any], image: Any, least: float) -> list[Bounding
             x_min, y_min, x_max, y_max = corners
             boxes.append(
                 BoundingBox(
-                    label=found.class_name,
+                    label=split_track(found.class_name)[0],  # what was seen; a label per thing would teach nothing
                     confidence=found.confidence,
                     x_min_normalized=x_min,
                     y_min_normalized=y_min,

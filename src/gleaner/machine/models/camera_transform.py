@@ -30,7 +30,9 @@ from gleaner.machine.models.frame_camera import (
     quality_field,
 )
 from gleaner.machine.models.pictures import BgrFrame, CameraProblem, SizedImage, decode_image, jpeg_picture
+from gleaner.machine.vision.service import SOURCE_KEY
 from gleaner.wire.jpeg import exif_orientation
+from gleaner.wire.track_names import short_name, split_track
 
 NONE_OF_THESE = "VIAM_UNKNOWN"
 """Class that Viam-trained models use for "none of these"; never drawn."""
@@ -164,10 +166,15 @@ class TransformCamera(Camera):
     async def _detections(self, stage: DetectionsAttributes, shown: _Shown, timeout: float | None) -> BgrFrame:
         vision = self._vision("source_detector cant find vision service", stage.detector_name)
         image = await shown.image()
-        found = await _ask(lambda: vision.get_detections(image, timeout=timeout), self.name, stage.detector_name)
+        # A thing keeps its id whether somebody asks for the camera or for what is drawn over it, but only where both see the same.
+        extra = {SOURCE_KEY: self.name if shown.untouched is None else self._attributes.source}
+        found = await _ask(
+            lambda: vision.get_detections(image, extra=extra, timeout=timeout), self.name, stage.detector_name
+        )
         chosen = [d for d in found if _passes(d.class_name, d.confidence, stage)]
         boxes = [
-            overlay.Box((d.x_min, d.y_min, d.x_max, d.y_max), f"{d.class_name}: {d.confidence:.2f}") for d in chosen
+            overlay.Box((d.x_min, d.y_min, d.x_max, d.y_max), f"{short_name(d.class_name)}: {d.confidence:.2f}")
+            for d in chosen
         ]
         try:
             return await to_thread(overlay.draw_boxes, shown.frame, boxes)
@@ -242,7 +249,8 @@ class _Shown:
 
 def _passes(label: str, confidence: float, stage: DetectionsAttributes | ClassificationsAttributes) -> bool:
     wanted = {name.lower() for name in stage.valid_labels}
-    return confidence >= stage.confidence_threshold and (not wanted or label.lower() in wanted)
+    known = {label.lower(), split_track(label)[0].lower()}
+    return confidence >= stage.confidence_threshold and (not wanted or bool(known & wanted))
 
 
 async def _ask(call: Callable[[], Awaitable[Sequence[Any]]], camera: str, service: str) -> Sequence[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from gleaner.machine.vision.detect import DEFAULT_BOX_ORDER, Box, DetectorNames,
 from gleaner.machine.vision.inputs import InputLayout, Normalization, input_layout, make_input
 from gleaner.machine.vision.labels import LabelFilter, ModelAnswerProblem, read_labels
 from gleaner.machine.vision.service import VISION_CAPTURE, PictureVision, Seen, VisionProblem
+from gleaner.machine.vision.tracking import SURE, Tracks
 from gleaner.wire.picture import PictureProblem, picture_size, read_rgb
 
 _PROBE_SIDE, _PROBE_GREY = 5, 128
@@ -68,6 +70,19 @@ class VisionMlModelAttributes(Attributes):
         description="Divides the channels of float models.",
     )
     input_image_bgr: bool = Field(default=False, title="Blue first", description="The model wants blue, green, red.")
+    tracking: bool = Field(
+        default=False,
+        title="Ids over frames",
+        description="Each thing keeps an id while it moves; its class name becomes <label>_<number>_<date>_<time first seen>.",
+    )
+    tracking_keep_s: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        title="Remembered for",
+        description="How long a thing that is not seen keeps its id.",
+        json_schema_extra={"unit": "s"},
+    )
 
     @field_validator("xmin_ymin_xmax_ymax_order")
     @classmethod
@@ -106,6 +121,11 @@ class MlModelVision(PictureVision):
         self._keep = LabelFilter(attributes.default_minimum_confidence, attributes.label_confidences)
         mean, std = attributes.input_image_mean_value, attributes.input_image_std_dev
         self._normalization = Normalization(tuple(mean), tuple(std), attributes.input_image_bgr)
+        # Who has said what is certain enough has said what is worth an id; else the paper's threshold keeps noise out.
+        is_told = bool(attributes.default_minimum_confidence or attributes.label_confidences)
+        self._tracks = Tracks(attributes.tracking_keep_s, 0.0 if is_told else SURE) if attributes.tracking else None
+        self.clock_s: Callable[[], float] = time.monotonic
+        """Replaced by tests."""
 
     async def refresh(self) -> None:
         prepared = await self._ready()
@@ -122,10 +142,18 @@ class MlModelVision(PictureVision):
         inference_ms = (time.perf_counter() - began) * 1000
         try:
             classes = self._classes(prepared, outputs, count)
-            boxes = self._boxes(prepared, outputs, size)
+            found = self._boxes(prepared, outputs, size)
         except ModelAnswerProblem as error:
             raise VisionProblem(f"vision service {self.name}: {error}", Status.FAILED_PRECONDITION) from error
-        return Seen(classes, boxes, size, inference_ms)
+        passing = found and [box for box in found if self._keep.passes(box.label, box.confidence)]
+        faint = [box for box in found or () if not self._keep.passes(box.label, box.confidence)] if self._tracks else []
+        return Seen(classes, passing, size, inference_ms, faint)
+
+    def named(self, boxes: list[Box], seen: Seen, source: str) -> list[Box]:
+        if self._tracks is None:
+            return boxes
+        names = self._tracks.update(source, boxes, seen.faint, self.clock_s())
+        return [replace(box, label=name or box.label) for box, name in zip(boxes, names, strict=True)]
 
     def _prepare_picture(self, picture: bytes, layout: InputLayout) -> tuple[tuple[int, int], Any]:
         pixels = read_rgb(picture, fit=layout.size)
@@ -142,8 +170,7 @@ class MlModelVision(PictureVision):
         if prepared.detector is None:
             return None
         order, layout = self._attributes.xmin_ymin_xmax_ymax_order, prepared.layout
-        boxes = decode_boxes(outputs, prepared.detector, prepared.labels, order, layout.size or size, size)
-        return [box for box in boxes if self._keep.passes(box.label, box.confidence)]
+        return decode_boxes(outputs, prepared.detector, prepared.labels, order, layout.size or size, size)
 
     async def _ready(self) -> Prepared:
         model = self._host.resource(self._attributes.mlmodel_name, "mlmodel") or self._fallback

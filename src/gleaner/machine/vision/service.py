@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -41,6 +41,8 @@ class CaptureAllParams(BaseModel):
     )
 
 
+SOURCE_KEY = "camera_name"
+"""In `extra` of a call that sends a picture: whose it is."""
 VISION_CAPTURE = (CaptureMethod("CaptureAllFromCamera", "Picture with what is seen in it", 1.0, CaptureAllParams),)
 
 
@@ -53,6 +55,8 @@ class Seen:
     size: tuple[int, int]
     """(height, width) of the picture."""
     inference_ms: float
+    faint: list[Box] = field(default_factory=list)
+    """Boxes that are not certain enough to be reported; only where boxes are followed over frames."""
 
 
 class PictureVision(Vision):
@@ -69,6 +73,10 @@ class PictureVision(Vision):
     @abc.abstractmethod
     async def look(self, picture: bytes, count: int, timeout: float | None) -> Seen:
         """Decodes and judges one encoded picture; `count` most confident classes, all when ≤ 0. Raises VisionProblem."""
+
+    def named(self, boxes: list[Box], seen: Seen, source: str) -> list[Box]:
+        """`boxes` as they are reported; `source` says which camera, or whose pictures, they are of."""
+        return boxes
 
     async def refresh(self) -> None:
         """Brings `classifies` and `detects` up to date with the model behind the service."""
@@ -102,14 +110,15 @@ class PictureVision(Vision):
         self, image: ViamImage, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
     ) -> list[Detection]:
         await self._need("detects", "Detector")
-        return _detections(await self.look(image.data, 0, timeout))
+        source = (extra or {}).get(SOURCE_KEY)
+        return self._detections(await self.look(image.data, 0, timeout), source if isinstance(source, str) else "")
 
     async def get_detections_from_camera(
         self, camera_name: str, *, extra: Mapping[str, Any] | None = None, timeout: float | None = None, **_: Any
     ) -> list[Detection]:
         await self._need("detects", "Detector")
         image, _captured_at = await self._shoot(camera_name, extra, timeout)
-        return _detections(await self.look(image.data, 0, timeout))
+        return self._detections(await self.look(image.data, 0, timeout), camera_name or self._camera_name)
 
     async def capture_all_from_camera(
         self,
@@ -133,7 +142,8 @@ class PictureVision(Vision):
             seen = await self.look(image.data, 0, timeout)
             best_first = sorted(_classifications(seen), key=lambda c: -c.confidence)
             result.classifications = best_first if wants_classes else None
-            result.detections = _detections(seen) if wants_boxes else None
+            source = camera_name or self._camera_name
+            result.detections = self._detections(seen, source) if wants_boxes else None
             result.extra = {"captured_at": captured_at, "inference_ms": round(seen.inference_ms, 3)}
         return result
 
@@ -153,6 +163,10 @@ class PictureVision(Vision):
             object_point_clouds_supported=False,
             default_camera=self._camera_name or None,
         )
+
+    def _detections(self, seen: Seen, source: str) -> list[Detection]:
+        height, width = seen.size
+        return [_detection(box, height, width) for box in self.named(seen.boxes or [], seen, source)]
 
     async def _need(self, role: str, title: str) -> None:
         await self.refresh()
@@ -180,11 +194,6 @@ class PictureVision(Vision):
 
 def _classifications(seen: Seen) -> list[Classification]:
     return [Classification(class_name=label, confidence=confidence) for label, confidence in seen.classes or ()]
-
-
-def _detections(seen: Seen) -> list[Detection]:
-    height, width = seen.size
-    return [_detection(box, height, width) for box in seen.boxes or ()]
 
 
 def _detection(box: Box, height: int, width: int) -> Detection:

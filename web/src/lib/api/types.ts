@@ -170,7 +170,7 @@ export type Outlook = {
   points: { pictures: number; average_precision: number }[];
 };
 
-export type LiveDetection = { label: string; confidence: number; x_min: number; y_min: number; x_max: number; y_max: number };
+export type LiveDetection = { label: string; track?: number; confidence: number; x_min: number; y_min: number; x_max: number; y_max: number };
 export type LiveHeader = {
   seq: number;
   captured_at: string;
