@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from grpclib import Status
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from viam.proto.service.mlmodel import Metadata
 from viam.services.mlmodel import MLModel
 from viam.utils import struct_to_dict
@@ -22,10 +22,29 @@ from gleaner.machine.vision.detect import DEFAULT_BOX_ORDER, Box, DetectorNames,
 from gleaner.machine.vision.inputs import InputLayout, Normalization, input_layout, make_input
 from gleaner.machine.vision.labels import LabelFilter, ModelAnswerProblem, read_labels
 from gleaner.machine.vision.service import VISION_CAPTURE, PictureVision, Seen, VisionProblem
-from gleaner.machine.vision.tracking import SURE, Tracks
-from gleaner.wire.picture import PictureProblem, picture_size, read_rgb
+from gleaner.machine.vision.tiles import Frame, Tiling, merge, piece_of
+from gleaner.machine.vision.tracking import LEAST_FAINT, SURE, Tracks
+from gleaner.wire.picture import PictureProblem, Rgb, picture_size, read_rgb
 
 _PROBE_SIDE, _PROBE_GREY = 5, 128
+
+
+class Tiles(Attributes):
+    rows: int = Field(ge=1, le=8, title="Rows", description="Of tiles.")
+    columns: int = Field(ge=1, le=8, title="Columns", description="Of tiles.")
+    overlap: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.5,
+        title="Overlap",
+        description="Of neighbours, as a share of a tile's side; a thing across a seam should fit into it.",
+    )
+
+    @model_validator(mode="after")
+    def _more_than_one(self) -> Tiles:
+        if self.rows * self.columns == 1:
+            raise ValueError("one row of one column is the whole picture: choose more, or leave tiles out")
+        return self
 
 
 class VisionMlModelAttributes(Attributes):
@@ -70,6 +89,12 @@ class VisionMlModelAttributes(Attributes):
         description="Divides the channels of float models.",
     )
     input_image_bgr: bool = Field(default=False, title="Blue first", description="The model wants blue, green, red.")
+    tiles: Annotated[int, Field(ge=2, le=8)] | Tiles | None = Field(
+        default=None,
+        title="Tiles",
+        description="Detectors look at so many rows and columns of overlapping parts of the picture as well, for things that are "
+        'small in it: a number of both, or {"rows", "columns", "overlap"}. Each part takes as long as a picture.',
+    )
     tracking: bool = Field(
         default=False,
         title="Ids over frames",
@@ -90,6 +115,12 @@ class VisionMlModelAttributes(Attributes):
         if value and sorted(value) != [0, 1, 2, 3]:
             raise ValueError("must hold 0, 1, 2 and 3 once each")
         return value or list(DEFAULT_BOX_ORDER)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        if isinstance(self.tiles, int):
+            return Tiling(self.tiles, self.tiles, Tiles.model_fields["overlap"].default)
+        return None if self.tiles is None else Tiling(self.tiles.rows, self.tiles.columns, self.tiles.overlap)
 
     @field_validator("input_image_std_dev")
     @classmethod
@@ -121,6 +152,7 @@ class MlModelVision(PictureVision):
         self._keep = LabelFilter(attributes.default_minimum_confidence, attributes.label_confidences)
         mean, std = attributes.input_image_mean_value, attributes.input_image_std_dev
         self._normalization = Normalization(tuple(mean), tuple(std), attributes.input_image_bgr)
+        self._tiling = attributes.tiling
         # Who has said what is certain enough has said what is worth an id; else the paper's threshold keeps noise out.
         is_told = bool(attributes.default_minimum_confidence or attributes.label_confidences)
         self._tracks = Tracks(attributes.tracking_keep_s, 0.0 if is_told else SURE) if attributes.tracking else None
@@ -134,15 +166,18 @@ class MlModelVision(PictureVision):
     async def look(self, picture: bytes, count: int, timeout: float | None) -> Seen:
         prepared = await self._ready()
         try:
-            size, tensor = await asyncio.to_thread(self._prepare_picture, picture, prepared.layout)
-        except PictureProblem as error:
+            size, views = await asyncio.to_thread(self._views, picture, prepared.layout)
+        except (PictureProblem, ValueError) as error:
             raise VisionProblem(f"vision service {self.name} cannot use the picture: {error}") from error
         began = time.perf_counter()
-        outputs = await prepared.model.infer({prepared.layout.name: tensor}, timeout=timeout)
+        answers = [
+            (frame, await prepared.model.infer({prepared.layout.name: tensor}, timeout=timeout))
+            for frame, tensor in views
+        ]
         inference_ms = (time.perf_counter() - began) * 1000
         try:
-            classes = self._classes(prepared, outputs, count)
-            found = self._boxes(prepared, outputs, size)
+            classes = self._classes(prepared, answers[0][1], count)
+            found = self._boxes(prepared, answers)
         except ModelAnswerProblem as error:
             raise VisionProblem(f"vision service {self.name}: {error}", Status.FAILED_PRECONDITION) from error
         passing = found and [box for box in found if self._keep.passes(box.label, box.confidence)]
@@ -155,10 +190,23 @@ class MlModelVision(PictureVision):
         names = self._tracks.update(source, boxes, seen.faint, self.clock_s())
         return [replace(box, label=name or box.label) for box, name in zip(boxes, names, strict=True)]
 
-    def _prepare_picture(self, picture: bytes, layout: InputLayout) -> tuple[tuple[int, int], Any]:
+    def _views(self, picture: bytes, layout: InputLayout) -> tuple[tuple[int, int], list[tuple[Frame, Any]]]:
+        """The picture's size, and the parts of it that the model is shown: the whole as ever, then the tiles."""
         pixels = read_rgb(picture, fit=layout.size)
         size = picture_size(picture) if layout.size else (pixels.shape[0], pixels.shape[1])
-        return size, make_input(pixels, layout, self._normalization)
+        height, width = size
+        whole = Frame(0, 0, width, height)
+        views = [(whole, make_input(pixels, layout, self._normalization))]
+        if self._tiling is None:
+            return size, views
+        frames = self._tiling.frames(height, width)[1:]
+        if layout.size:  # a tile of it is to be no larger than a whole picture would be
+            fit = (layout.size[0] * self._tiling.rows, layout.size[1] * self._tiling.columns)
+            pixels = read_rgb(picture, fit=fit)
+        for frame in frames:
+            part = _cropped(pixels, frame, size)
+            views.append((frame, make_input(part, layout, self._normalization)))
+        return size, views
 
     def _classes(self, prepared: Prepared, outputs: Any, count: int) -> list[tuple[str, float]] | None:
         if not prepared.classifies:
@@ -166,11 +214,21 @@ class MlModelVision(PictureVision):
         classes = decode_classes(outputs, self._attributes.remap_output_names, prepared.labels)
         return select_classes(classes, self._keep, count)
 
-    def _boxes(self, prepared: Prepared, outputs: Any, size: tuple[int, int]) -> list[Box] | None:
+    def _boxes(self, prepared: Prepared, answers: Sequence[tuple[Frame, Any]]) -> list[Box] | None:
+        """What may be of use: boxes that pass, and those that say where things went that are followed."""
         if prepared.detector is None:
             return None
         order, layout = self._attributes.xmin_ymin_xmax_ymax_order, prepared.layout
-        return decode_boxes(outputs, prepared.detector, prepared.labels, order, layout.size or size, size)
+        pieces = []
+        for frame, outputs in answers:
+            size = (frame.height, frame.width)
+            found = decode_boxes(outputs, prepared.detector, prepared.labels, order, layout.size or size, size)
+            pieces += [piece_of(box, frame) for box in found if self._is_of_use(box)]
+        return [piece.box for piece in pieces] if self._tiling is None else merge(pieces)
+
+    def _is_of_use(self, box: Box) -> bool:
+        is_faint = self._tracks is not None and box.confidence >= LEAST_FAINT
+        return is_faint or self._keep.passes(box.label, box.confidence)
 
     async def _ready(self) -> Prepared:
         model = self._host.resource(self._attributes.mlmodel_name, "mlmodel") or self._fallback
@@ -208,6 +266,12 @@ class MlModelVision(PictureVision):
                 f"({'; '.join(reasons)})",
                 Status.FAILED_PRECONDITION,
             )
+        if detector is None and (attributes.tiles or attributes.tracking):
+            raise VisionProblem(
+                f"vision service {self.name}: {'tiles' if attributes.tiles else 'tracking'} needs a detector, and ML model "
+                f"{attributes.mlmodel_name!r} is none ({'; '.join(reasons)}): leave it out, or choose another model",
+                Status.FAILED_PRECONDITION,
+            )
         return Prepared(model, layout, readings[0] if labels is None else labels, labels is not None, detector)
 
     def _labels_that_classify(
@@ -234,6 +298,14 @@ class MlModelVision(PictureVision):
             reasons.append(f"as detector: {error}")
             return None
         return names
+
+
+def _cropped(pixels: Rgb, frame: Frame, size: tuple[int, int]) -> Rgb:
+    """The frame, in pixels of a picture of that (height, width), cut out of `pixels`, which may be a smaller copy of it."""
+    down, across = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
+    top, bottom = round(frame.top * down), round((frame.top + frame.height) * down)
+    left, right = round(frame.left * across), round((frame.left + frame.width) * across)
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
 
 
 def _label_readings(metadata: Metadata, own_path: str) -> list[list[str]]:

@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gleaner.machine.vision.assignment import assign
 from gleaner.machine.vision.detect import Box
+from gleaner.machine.vision.overlaps import Floats, corners_of, overlaps
 from gleaner.wire.track_names import track_name
-
-Floats = NDArray[np.float64]
 
 SURE = 0.5
 """How sure a box must be to begin a track, where nobody said what is certain enough (the paper's upper threshold)."""
@@ -147,17 +145,6 @@ class Tracks:
     def _number(self, label: str) -> int:
         self._given[label] += 1
         return self._given[label] - 1
-
-
-def overlaps(a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
-    """Common area (n, m), and the areas (n,) and (m,), of boxes (n, 4) and (m, 4): left, top, right, bottom."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0.0), -1)
-    return common, np.prod(a[:, 2:] - a[:, :2], -1), np.prod(b[:, 2:] - b[:, :2], -1)
-
-
-def corners_of(boxes: Sequence[Box]) -> Floats:
-    return np.array([[b.x_min, b.y_min, b.x_max, b.y_max] for b in boxes], np.float64).reshape(-1, 4)
 
 
 def _matched(
