@@ -32,13 +32,15 @@ from gleaner.wire.picture import Rgb
 
 _FEW_STEPS = 300
 """Beyond, the whole network has always measured better."""
+_USUAL_PIXELS, _USUAL_LARGEST = 224 * 224, 320
+"""What other backbones have nearly all been trained at; they see much less in smaller pictures."""
 _LAST_LAYER_SHARE = 0.3
 """Of the time at most goes into the last layer over another backbone; pictures it does not reach wait for the rest."""
 
 
 class ClassificationRun(Run):
     def work(self, examples: list[Example], skipped: list[Skipped]) -> None:
-        size = choose_input_size(examples)
+        size = choose_input_size(examples, *((_USUAL_PIXELS, _USUAL_LARGEST) if self.request.backbone else ()))
         self._start = self._starting_point(size)
         loaded = self.load(examples, size)
         self.warn(check_examples([e.labels for e in loaded.examples], self.request))
@@ -77,7 +79,7 @@ class ClassificationRun(Run):
             threads=self.request.threads,
             mirror=self.may_mirror,
         )
-        return plan if is_own else replace(plan, learning_rate=5e-4, trunk_rate=0.2, batch_size=16)
+        return plan if is_own else replace(plan, learning_rate=5e-4, trunk_rate=0.2, batch_size=16, start_scale=1.0)
 
     def _train(self, loaded: Loaded, targets: NDArray[np.bool_], split: Split, size: tuple[int, int]) -> FitResult:
         self._plan = self._plan_for(size, self._start.is_own)
@@ -102,7 +104,7 @@ class ClassificationRun(Run):
         quick = quick_classifier(train, self._start.trunk(), lambda: self.elapsed() - began_s < share_s)
         self._plan = replace(self._plan, seconds=self.seconds_left)
         result = fit(deepcopy(quick), train, validation, self._plan, self.elapsed, on_metrics)
-        _keep_better(result, quick, validation)
+        _keep_better(result, quick, validation, calibrated=True)
         return result
 
     def _judge(self, result: FitResult, loaded: Loaded, targets: NDArray[np.bool_], part: list[int]) -> Judged:
@@ -179,8 +181,8 @@ class ClassificationRun(Run):
         return self.export(result, loaded, split, threshold, write, write_tflite, largest_difference)
 
 
-def _keep_better(result: FitResult, quick: Classifier, validation: Samples) -> None:
-    if take_quick(result, quick, validation):
+def _keep_better(result: FitResult, quick: Classifier, validation: Samples, calibrated: bool = False) -> None:
+    if take_quick(result, quick, validation, calibrated):
         result.learned = LAST_LAYER
 
 

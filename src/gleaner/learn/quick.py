@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from gleaner.learn import instant
+from gleaner.learn import instant, metrics
 from gleaner.learn.fit import FitResult, Samples, predict_logits
 from gleaner.learn.network import Classifier, Trunk, build_classifier, normalize
 
@@ -35,16 +35,21 @@ def quick_classifier(train: Samples, start: Trunk, in_time: Callable[[], bool] =
     return network
 
 
-def take_quick(result: FitResult, quick: Classifier, validation: Samples) -> bool:
-    """Whether so few steps left the network worse than it was with a last layer of its own; then that is the result."""
+def take_quick(result: FitResult, quick: Classifier, validation: Samples, calibrated: bool = False) -> bool:
+    """Whether so few steps left the network worse than it was with a last layer of its own; then that is the result.
+
+    `calibrated`: each at the temperature that suits it, so that smoothed targets do not count against the trained one.
+    """
     if not len(validation):
         return False
-    if _loss(quick, validation) >= _loss(result.network, validation):
+    if _loss(quick, validation, calibrated) >= _loss(result.network, validation, calibrated):
         return False
     result.network = quick
     return True
 
 
-def _loss(network: Classifier, samples: Samples) -> float:
+def _loss(network: Classifier, samples: Samples, calibrated: bool) -> float:
     logits = predict_logits(network, samples.pictures)
+    if calibrated:
+        logits /= metrics.fit_temperature(logits.numpy().astype(np.float64), samples.targets.numpy() > 0.5)
     return float(functional.binary_cross_entropy_with_logits(logits, samples.targets))

@@ -195,7 +195,11 @@ class Run(ABC):
         self._train_s = self.elapsed() - started
         self.events.log(f"{result.steps} steps, {result.pictures_seen} pictures seen in {self._train_s:.1f} s")
         is_quick = result.learned == LAST_LAYER
-        if result.steps < FEWEST_USEFUL_STEPS or is_quick:
+        if is_quick and self.request.backbone:
+            self.events.log(
+                "The backbone as it was, with a last layer of its own, did better on the validation pictures and is kept"
+            )
+        elif result.steps < FEWEST_USEFUL_STEPS or is_quick:
             kept = ", so only the last layer was learned" if is_quick else ""
             text = f"Only {result.steps} training steps fitted into the time{kept}: allow more time for a better model."
             self.warn([text])
