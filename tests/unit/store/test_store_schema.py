@@ -11,6 +11,10 @@ from store_fixtures import Store
 from gleaner.app import migrations
 from gleaner.app.database import SCHEMA_VERSION, Database, NewerSchema
 from gleaner.app.keys import Keys
+from gleaner.app.services import fleet_tables, jobs_store
+
+TABLES = (fleet_tables, jobs_store)
+"""They are made with a database only once their modules are loaded."""
 
 
 def test_newest_migration_is_the_schema_of_new_databases() -> None:
@@ -40,6 +44,7 @@ def test_data_of_the_first_schema_is_brought_to_this_one(store: Store) -> None:
             "DROP TABLE sequence",
             "ALTER TABLE dataset DROP COLUMN type",
             "ALTER TABLE training_job DROP COLUMN script",
+            "ALTER TABLE training_job DROP COLUMN backbone",
             "INSERT INTO dataset (id, organization_id, name, created_ns) VALUES ('a', 'o', 'n', 1)",
             "UPDATE alembic_version SET version_num = '0001'",
         ):
@@ -50,6 +55,7 @@ def test_data_of_the_first_schema_is_brought_to_this_one(store: Store) -> None:
         assert db.exec_driver_sql("SELECT count(*) FROM sequence").scalar_one() == 0
         assert db.exec_driver_sql("SELECT count(*) FROM item_hash").scalar_one() == 0
         assert db.exec_driver_sql("SELECT count(script) FROM training_job").scalar_one() == 0
+        assert db.exec_driver_sql("SELECT count(backbone) FROM training_job").scalar_one() == 0
         assert db.exec_driver_sql("SELECT count(lake_id) FROM readings_batch").scalar_one() == 0
         assert db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == SCHEMA_VERSION
 
