@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gleaner.machine.capture.directory import SKIPPED_DIRECTORIES, file_stem
-from gleaner.machine.capture.listing import oldest_first
+from gleaner.machine.capture.listing import TASTE, oldest_first
 from gleaner.wire.capture_file import COMPLETE_SUFFIX, IN_PROGRESS_SUFFIX
 from gleaner.wire.sync_frames import EntryKind
 
@@ -160,7 +160,7 @@ def _in_directory(path: str, look: Look, found: list[str]) -> Iterator[Candidate
         return not name.endswith(IN_PROGRESS_SUFFIX) and entry.is_file(follow_symlinks=False)
 
     try:
-        for name in oldest_first(path, is_wanted):
+        for name in oldest_first(path, is_wanted, taste=TASTE):
             candidate = _judge(f"{path}/{name}", look)
             if candidate is not None:
                 yield candidate
