@@ -244,7 +244,20 @@ def burst(folder: Path, keyring: Keyring, *, synced: bool) -> Rate:
         store.close()
 
 
+def bare_burst(folder: Path) -> Rate:
+    """What the file system alone takes for it: a new file for each picture and one write, no checksum, no metadata."""
+    payload = os.urandom(PICTURE_BYTES)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    for number in range(PICTURES_IN_BURST):
+        fd = os.open(folder / f"{number}.jpeg", os.O_CREAT | os.O_WRONLY, 0o600)
+        os.write(fd, payload)
+        os.close(fd)
+    size = PICTURES_IN_BURST * PICTURE_BYTES
+    return Rate(PICTURES_IN_BURST, size, time.perf_counter() - began, time.process_time() - cpu_began)
+
+
 PICTURES: dict[str, Callable[[Path], Rate]] = {
+    "pictures_bare": bare_burst,
     "pictures": lambda folder: burst(folder, PLAIN, synced=False),
     "pictures_encrypted": lambda folder: burst(folder, ENCRYPTED, synced=False),
     "pictures_synced": lambda folder: burst(folder, PLAIN, synced=True),
@@ -278,8 +291,9 @@ def run(seconds: float, rounds: int, folder: Path, memory: Path | None) -> dict[
     return rates
 
 
-def figures_of(rates: dict[str, list[Rate]]) -> dict[str, float]:
-    figures: dict[str, float] = {}
+def figures_of(rates: dict[str, list[Rate]]) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
+    in_memory = "pictures_in_memory" in rates
     for name, each in rates.items():
         per_core = statistics.median(rate.per_core for rate in each)
         mb_per_s = statistics.median(rate.mb_per_s for rate in each)
@@ -305,7 +319,9 @@ def figures_of(rates: dict[str, list[Rate]]) -> dict[str, float]:
         "x_sqlite": ratio("store_readings", "store_readings_sqlite"),
         "encrypted_x": slower("store_readings"),
         # On a file system the second burst pays for the first one's dirty pages: in memory they are alike.
-        "encrypted_pictures_x": slower("pictures", "_in_memory" if "pictures_in_memory" in rates else ""),
+        "encrypted_pictures_x": slower("pictures", "_in_memory" if in_memory else ""),
+        "x_bare_files": ratio("pictures", "pictures_bare"),
+        "x_bare_files_in_memory": ratio("pictures_in_memory", "pictures_bare_in_memory") if in_memory else None,
         "encode_times_viam_sdk": ratio("encode", "encode_viam_sdk"),
     }
     return figures
