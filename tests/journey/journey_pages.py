@@ -110,8 +110,8 @@ class Pages:
         """Adds a machine and makes its setup file. Returns the file's text, as it stands on the page."""
         self.page.goto(f"{self.web}/machines")
         self.page.get_by_role("button", name="Add machine").click()
-        dialog = self.page.get_by_role("dialog")
-        dialog.get_by_label("Name").fill(name)
+        expect(self.page.get_by_role("dialog").get_by_label("Name")).to_be_focused()
+        self.page.keyboard.type(name)
         self.page.keyboard.press("Enter")
         self.page.wait_for_url(re.compile(r"/machines/[^/]+/connect"))
         expect(self.page.get_by_text(f"Waiting for {name} to call in")).to_be_visible()
