@@ -265,6 +265,31 @@ def test_a_thumbnail_is_for_those_who_may_see_it_whoever_asked_before(app: Runni
         assert stranger.get(address, headers={"cookie": "gleaner_session=made-up"}).status_code == 401
 
 
+def test_both_ways_to_a_thumbnail_answer_the_same(app: RunningApp, rows: list[int]) -> None:
+    # A plain number takes the short way, any other way to write it the documented route.
+    short = app.client.get(f"/api/items/{rows[0]}/thumb")
+    other = f"{rows[0]}.0"
+    long = app.client.get(f"/api/items/{other}/thumb")
+    assert (short.status_code, long.status_code) == (200, 200)
+    assert short.content == long.content
+    for name in ("content-type", "cache-control", "x-content-type-options", "content-security-policy"):
+        assert short.headers[name] == long.headers[name]
+    assert app.client.get("/api/items/x/thumb").status_code == 400
+    assert app.client.post(f"/api/items/{rows[0]}/thumb").status_code == 405
+    with httpx.Client(base_url=app.web, trust_env=False) as stranger:
+        assert stranger.get(f"/api/items/{other}/thumb").status_code == 401
+
+
+def test_a_deleted_picture_has_no_thumbnail_also_for_who_just_saw_it(app: RunningApp, rows: list[int]) -> None:
+    address = f"/api/items/{rows[0]}/thumb"
+    assert app.client.get(address).status_code == 200
+    undo = app.client.post("/api/items/delete", json={"rows": rows[:1]}).json()["undo"]
+    answer = app.client.get(address)
+    assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
+    app.client.post("/api/items/undelete", json={"undo": undo})
+    assert app.client.get(address).status_code == 200
+
+
 def test_near_and_once_are_filters_of_lists_and_counts(app: RunningApp, rows: list[int]) -> None:
     assert index(app, "once=true") == sorted(rows, reverse=True)
     assert index(app, f"near={rows[0]}") == [rows[0]]

@@ -32,6 +32,7 @@ from gleaner.app.http import (
 from gleaner.app.http.answers import ErrorAnswer
 from gleaner.app.http.errors import error_body, install_error_handlers
 from gleaner.app.http.static import SecurityHeaders, install_pages
+from gleaner.app.http.thumbs import ThumbRoute
 
 # One module per group of addresses; each has `router` whose paths start with /api (only /login and /install do not).
 _ROUTERS = (
@@ -69,6 +70,7 @@ def create_app(context: AppContext) -> FastAPI:
     for module in _ROUTERS:
         app.include_router(module.router)
     install_pages(app)
+    app.router.routes.insert(0, ThumbRoute())
     app.add_middleware(SameOrigin)
     app.add_middleware(SecurityHeaders, strict_transport=not context.settings.is_loopback)
     return app

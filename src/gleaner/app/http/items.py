@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from gleaner.app.errors import InvalidInput
 from gleaner.app.http.answers import Done, in_json
 from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.http.item_models import (
@@ -21,23 +20,15 @@ from gleaner.app.http.item_models import (
     FilterDep,
     ItemModel,
 )
+from gleaner.app.http.thumbs import FOREVER, thumb_answer
 from gleaner.app.services.items_values import Content, Item, Settle, Suggested
 from gleaner.app.store.records import Box
 
 router = APIRouter(prefix="/api/items", tags=["items"])
 
-# A row's bytes never change and its number is never used again.
-_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 # Types a browser may show in place; everything else is downloaded, so that no uploaded page or SVG runs as ours.
 _SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "video/mp4", "audio/wav", "audio/mpeg")
-_CREDENTIALS = ("cookie", "authorization", "key_id", "key", "part_id", "secret")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_NO_PICTURE = (
-    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
-    b'<rect width="320" height="240" fill="#8884"/><path d="M110 80h100v80H110zM110 150l30-35 22 24 14-14 34 35" '
-    b'fill="none" stroke="#888" stroke-width="5" stroke-linejoin="round"/>'
-    b'<path d="M98 190 222 50" stroke="#888" stroke-width="5"/></svg>'
-)
 
 
 class Rows(Body):
@@ -117,17 +108,7 @@ def lookup(context: ContextDep, caller: CallerDep, body: Rows) -> Response:
 @router.get("/{row}/thumb", response_class=Response)
 async def thumb(context: ContextDep, row: int, request: Request) -> Response:
     """A JPEG of at most 320 pixels; a neutral drawing for what cannot be shown."""
-    # A page asks for a hundred at once: who asks is found out once, and each takes one way to a thread and back.
-    asks = tuple(request.headers.get(name) for name in _CREDENTIALS)
-    caller = context.callers.get(asks)
-    if caller is None:
-        caller = await context.call(context.auth.caller_from_headers, request.headers, request.cookies)
-        context.callers.put(asks, caller)
-    try:
-        jpeg = await context.call(context.thumbnails.get, caller, row)
-        return Response(jpeg, media_type="image/jpeg", headers=_FOREVER)
-    except InvalidInput:
-        return Response(_NO_PICTURE, media_type="image/svg+xml", headers={"cache-control": "no-cache"})
+    return await thumb_answer(context, request, row)
 
 
 @router.get("/{row}/content", response_class=StreamingResponse)
@@ -139,7 +120,7 @@ def content(context: ContextDep, caller: CallerDep, row: int, request: Request) 
 def content_answer(found: Content, request: Request) -> Response:
     """An item's bytes, or the part of them that was asked for."""
     size = found.item.size_bytes
-    headers = _FOREVER | _download_headers(found.item) | {"accept-ranges": "bytes", "etag": f'"{found.item.file_id}"'}
+    headers = FOREVER | _download_headers(found.item) | {"accept-ranges": "bytes", "etag": f'"{found.item.file_id}"'}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     part = _range(request.headers.get("range", ""), size)
