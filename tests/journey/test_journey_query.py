@@ -57,6 +57,48 @@ def test_pictures_are_counted_saved_and_taken_out(page: Page) -> None:
     expect(page.get_by_role("textbox", name="SQL")).to_have_value(re.compile("ORDER BY file_name"))
 
 
+def test_a_saved_query_is_changed_and_renamed(page: Page, server: Server) -> None:
+    area, saved = page.get_by_role("textbox", name="SQL"), page.get_by_role("region", name="Saved queries")
+
+    def listed() -> list[tuple[str, str]]:
+        found = json.loads(server.rest.get(f"/api/organizations/{server.organization_id}/queries").content)
+        return sorted((one["name"], one["text"]) for one in found if one["name"] != "files by name")
+
+    area.fill("SELECT 1 AS one")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("dialog", name="Save this query").get_by_label("Name")).to_be_focused()
+    page.keyboard.type("first")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Save", exact=True)).to_be_disabled()
+    area.fill("SELECT 2 AS two WHERE false")
+    expect(page.get_by_text("first, changed")).to_be_visible()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("button", name="Save", exact=True)).to_be_disabled()
+    assert listed() == [("first", "SELECT 2 AS two WHERE false")]
+    page.get_by_role("button", name="Save as").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("first")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("first")  # taken: said in the dialog, which stays
+    page.get_by_role("dialog").get_by_label("Name").fill("second")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    saved.get_by_role("button", name="Rename first").click()
+    dialog = page.get_by_role("dialog", name="Rename this query")
+    expect(dialog.get_by_label("Name")).to_have_value("first")
+    dialog.get_by_label("Name").fill("third")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(saved.get_by_role("button", name=re.compile("^third"))).to_be_visible()
+    assert listed() == [("second", "SELECT 2 AS two WHERE false"), ("third", "SELECT 2 AS two WHERE false")]
+
+    page.get_by_role("button", name="Run", exact=True).click()
+    rows = page.get_by_role("region", name="Rows")
+    expect(rows.get_by_role("columnheader", name="two")).to_be_visible()
+    expect(rows).to_contain_text("Nothing was found")
+    Pages(page, "").picture("query-saved")
+
+
 def test_what_is_wrong_is_said_and_the_question_stays(page: Page) -> None:
     run(page, "SELECT nothing FROM nowhere")
     expect(page.get_by_role("alert")).to_contain_text("nowhere")

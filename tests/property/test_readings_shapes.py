@@ -156,6 +156,6 @@ def test_queries_see_the_same_before_and_after_compaction(
         expected += some
     for _ in range(2):
         answer = queries.sql(OWNER, "org-1", f"SELECT data, tags FROM readings WHERE component_name = '{name}'")
-        found = sorted((bson.decode(one)["data"] for one in answer), key=lambda one: one["row"])
+        found = sorted((bson.decode(one)["data"] for one in answer.rows), key=lambda one: one["row"])
         assert found == [without_zero_bytes(one) for one in expected]
         Compactor(store.database, store.packs, store.clock).compact(everything=True)

@@ -58,6 +58,18 @@ def test_rows_come_as_json(oven: RunningApp) -> None:
     assert asked(oven, json.dumps(stages), "mql")["rows"] == [{"_id": "oven", "n": 3}]
 
 
+def test_an_answer_without_rows_has_its_columns(oven: RunningApp) -> None:
+    found = asked(oven, "SELECT component_name, data.readings.celsius AS c FROM readings WHERE false")
+    assert (found["columns"], found["rows"], found["count"]) == (["component_name", "c"], [], 0)
+    assert asked(oven, '[{"$match": {"component_name": "none"}}]', "mql")["columns"] == []
+
+
+def test_columns_of_the_same_name_all_come(app: RunningApp) -> None:
+    found = asked(app, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a, 5 AS b")
+    assert found["columns"] == ["a", "a_2", "a_1", "a_3", "b"]
+    assert found["rows"] == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4, "b": 5}]
+
+
 def test_times_with_a_zone_are_times(app: RunningApp) -> None:
     [row] = asked(app, "SELECT now() AS now, TIMESTAMPTZ '2026-03-04 05:06:07+01:00' AS then")["rows"]
     assert row["then"] == "2026-03-04T04:06:07Z"

@@ -46,7 +46,7 @@ def said(first: int, *values: dict[str, Any], component: str = "sensor", tags: t
 def rows(store: Store, text: str) -> list[dict[str, Any]]:
     queries = QueryService(store.database, store.packs)
     try:
-        return [bson.decode(one) for one in queries.sql(OWNER, "org-1", text)]
+        return [bson.decode(one) for one in queries.sql(OWNER, "org-1", text).rows]
     finally:
         queries.stop()
 

@@ -102,7 +102,7 @@ def test_results_are_no_readings(world: World) -> None:
     assert world.store.readings.count(OWNER, ItemFilter()) == 100
     [row] = world.queries.mql(OWNER, "org-1", [bson.encode({"$count": "n"})])
     assert bson.decode(row) == {"n": 100}
-    [row] = world.queries.sql(OWNER, "org-1", "SELECT count(*) AS n FROM readings")
+    [row] = world.queries.sql(OWNER, "org-1", "SELECT count(*) AS n FROM readings").rows
     assert bson.decode(row) == {"n": 100}
 
 

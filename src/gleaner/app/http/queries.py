@@ -41,7 +41,9 @@ class Question(Body):
 class QueryRows(BaseModel):
     """Times are ISO 8601, bytes base64, numbers that are none null, integers beyond 2^53 - 1 text."""
 
-    columns: list[str] = Field(description="Every name of the rows' first level, in the order they first come.")
+    columns: list[str] = Field(
+        description="Those of the SELECT, or every name of the documents' first level in the order they first come."
+    )
     rows: list[dict[str, Any]]
     count: int = Field(description=f"All that were found; at most {MOST_ROWS:,} of them are in `rows`.")
     seconds: float
@@ -136,10 +138,12 @@ class PipelineChange(Body):
 @router.post("/queries", response_model=QueryRows)
 def ask(context: ContextDep, caller: CallerDep, body: Question) -> Response:
     began_s = time.monotonic()
+    columns: list[str] = []
     if body.language == "sql":
         if body.pipeline_id:
             raise InvalidInput("What a data pipeline found is asked in MQL", "Write stages, or leave the pipeline out.")
-        found = context.queries.sql(caller, body.organization_id, body.text)
+        answer = context.queries.sql(caller, body.organization_id, body.text)
+        columns, found = answer.columns, answer.rows
     elif body.pipeline_id:
         pipeline = context.pipelines.get(caller, body.pipeline_id)
         stages = stages_of_text(body.text or "[]")
@@ -147,7 +151,7 @@ def ask(context: ContextDep, caller: CallerDep, body: Question) -> Response:
     else:
         found = context.queries.mql(caller, body.organization_id, stages_of_text(body.text))
     rows = [{name: _plain(value) for name, value in bson.decode(one).items()} for one in found[:MOST_ROWS]]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     seconds = round(time.monotonic() - began_s, 3)
     return in_json(QueryRows(columns=columns, rows=rows, count=len(found), seconds=seconds))
 

@@ -52,6 +52,14 @@ class Material:
     """Pack id → name and data key."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """`rows` are BSON documents; `columns` are SQL's, also where no row was found (a pipeline's documents differ: none)."""
+
+    columns: list[str]
+    rows: list[bytes]
+
+
 def plan(packs: PackStore, asked: Question) -> dict[str, Wanted]:
     """By table that it reads: what it can use of it at most. Raises InvalidInput."""
     if not asked.text:
@@ -62,8 +70,8 @@ def plan(packs: PackStore, asked: Question) -> dict[str, Wanted]:
         return {name: view.wanted_by(duck, found) for name, found in statement.conditions.items()}
 
 
-def answer(packs: PackStore, asked: Question, given: Material) -> Iterator[list[bytes]]:
-    """Pages of BSON documents. Raises InvalidInput, TooLarge, TookTooLong."""
+def answer(packs: PackStore, asked: Question, given: Material) -> Iterator[Found]:
+    """Page by page; SQL has one at least. Raises InvalidInput, TooLarge, TookTooLong."""
     with _in_time(packs, asked, given.source) as duck:
         columns = _load(duck, packs, given.source)
         if asked.text:
@@ -71,14 +79,14 @@ def answer(packs: PackStore, asked: Question, given: Material) -> Iterator[list[
             query = sql.written(duck, statement, columns)
             view.make(duck, given.source, columns, statement.used)
             pictures.load(duck, given.copied)
-            yield from _pages(duck, query, lambda names, row: dict(zip(names, row, strict=True)))
+            yield from _pages(duck, query)
             return
         stages = mql.checked([_decoded(one) for one in asked.stages])
         # By their exact names: Mongo's keys differ in case.
         used = {path: name for path, name in sql.used_columns(mql.fields(stages), columns).items() if path in columns}
         view.make(duck, given.source, columns, used)
         pipeline = mql.compiled(stages, columns, used)
-        yield from _pages(duck, pipeline.text, lambda names, row: pipeline.document(row))
+        yield from _pages(duck, pipeline.text, pipeline.document)
 
 
 def _load(duck: duckdb.DuckDBPyConnection, packs: PackStore, source: Source) -> Columns:
@@ -93,17 +101,33 @@ def _load(duck: duckdb.DuckDBPyConnection, packs: PackStore, source: Source) -> 
 
 
 def _pages(
-    duck: duckdb.DuckDBPyConnection, query: str, document: Callable[[list[str], list[Any]], dict[str, Any]]
-) -> Iterator[list[bytes]]:
+    duck: duckdb.DuckDBPyConnection, query: str, document: Callable[[list[Any]], dict[str, Any]] | None = None
+) -> Iterator[Found]:
+    """Without `document` a row's names are its columns."""
     cursor = duck.execute(query)
     described = cursor.description or []
-    names = [str(one[0]) for one in described]
+    names = distinct([str(one[0]) for one in described])
     converters = [values.converter(one[1]) for one in described]
+    if document is None:
+        yield Found(names, [])
+    made = document or (lambda row: dict(zip(names, row, strict=True)))
     while page := cursor.fetchmany(PAGE_ROWS):
-        yield [
-            _encoded(document(names, [convert(one) for convert, one in zip(converters, row, strict=True)]))
-            for row in page
-        ]
+        yield Found(
+            [],
+            [_encoded(made([convert(one) for convert, one in zip(converters, row, strict=True)])) for row in page],
+        )
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """A name that comes again gets a number, as DuckDB gives it in a subquery: a, a_1; a document has each name once."""
+    found: dict[str, None] = {}
+    for name in names:
+        chosen, number = name, 0
+        while chosen in found or (number and chosen in names):
+            number += 1
+            chosen = f"{name}_{number}"
+        found[chosen] = None
+    return list(found)
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

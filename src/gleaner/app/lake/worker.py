@@ -4,7 +4,7 @@ A query that runs wild costs this process and nothing else: its memory is limite
 yields the processor to the app, and it ends with its parent. It holds the keys of the packs one query reads, no others.
 
 Parent → worker: pickles of Question, then of Material. Worker → parent: BSON only, since what a query may have broken must
-not choose what the parent runs: {"wanted"}, {"rows"}*, {"done"}; or {"error", "message", "hint"} at any point.
+not choose what the parent runs: {"wanted"}, {"columns", "rows"}*, {"done"}; or {"error", "message", "hint"} at any point.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _answer(parent: Connection, asked: Question) -> None:
     _send(parent, {"wanted": {name: dumped(one) for name, one in wanted.items()}})
     given = parent.recv()
     for page in running.answer(GivenPacks(given), asked, given):
-        _send(parent, {"rows": page})
+        _send(parent, {"columns": page.columns, "rows": page.rows})
     _send(parent, {"done": True})
 
 

@@ -18,7 +18,7 @@ import bson
 from gleaner.app import errors
 from gleaner.app.errors import AppError, TooLarge, Unavailable
 from gleaner.app.lake import running, worker
-from gleaner.app.lake.running import Material, Question
+from gleaner.app.lake.running import Found, Material, Question
 from gleaner.app.lake.view import Wanted
 
 MOST_ANSWER_BYTES = 64 << 20
@@ -39,8 +39,8 @@ class QueryWorkers:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
-    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> list[bytes]:
-        """BSON documents. Raises what the query raised, Unavailable when too many are running."""
+    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> Found:
+        """Raises what the query raised, Unavailable when too many are running."""
         with self._turn():
             try:
                 with self._worker() as chosen:
@@ -110,7 +110,7 @@ class _Worker:
         self._process.kill()
         self._process.wait()
 
-    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> list[bytes]:
+    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> Found:
         deadline = time.monotonic() + asked.seconds + _GRACE_S
         self.is_at_rest = False
         was_kept, self._is_new = not self._is_new, False
@@ -122,11 +122,12 @@ class _Worker:
         try:
             wanted = {str(name): worker.loaded(one) for name, one in message["wanted"].items()}
             self._connection.send(material(wanted))
-            found: list[bytes] = []
+            found = Found([], [])
             size = 0
-            while rows := self._receive(asked, deadline).get("rows"):
-                found += rows
-                size += sum(map(len, rows))
+            while "rows" in (page := self._receive(asked, deadline)):
+                found.columns.extend(map(str, page["columns"]))
+                found.rows.extend(page["rows"])
+                size += sum(map(len, page["rows"]))
                 if size > MOST_ANSWER_BYTES:
                     raise TooLarge(
                         f"The answer has more than {MOST_ANSWER_BYTES >> 20} MB",

@@ -29,8 +29,8 @@ class QueriesRpc(Service):
 
     @unary
     def TabularDataBySQL(self, caller: Caller, request: pb.TabularDataBySQLRequest) -> pb.TabularDataBySQLResponse:
-        rows = self.context.queries.sql(caller, request.organization_id, request.sql_query)
-        return pb.TabularDataBySQLResponse(raw_data=rows)
+        found = self.context.queries.sql(caller, request.organization_id, request.sql_query)
+        return pb.TabularDataBySQLResponse(raw_data=found.rows)
 
     @unary
     def TabularDataByMQL(self, caller: Caller, request: pb.TabularDataByMQLRequest) -> pb.TabularDataByMQLResponse:

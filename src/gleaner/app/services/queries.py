@@ -15,7 +15,7 @@ from gleaner.app.caller import Caller
 from gleaner.app.database import Database
 from gleaner.app.errors import DamagedReadings, InvalidInput, PermissionDenied
 from gleaner.app.lake import mending, pictures, sql, view
-from gleaner.app.lake.running import Material, Question
+from gleaner.app.lake.running import Found, Material, Question
 from gleaner.app.lake.view import Wanted
 from gleaner.app.lake.workers import QueryWorkers
 from gleaner.app.services.items_filter import origins_of, visible_origins
@@ -47,31 +47,29 @@ class QueryService:
         """Ends the processes kept for the next query; a later query starts one again."""
         self._workers.stop()
 
-    def sql(self, caller: Caller, organization_id: str, text: str) -> list[bytes]:
-        """The rows as BSON documents. Raises InvalidInput, PermissionDenied, TooLarge, TookTooLong, Unavailable."""
+    def sql(self, caller: Caller, organization_id: str, text: str) -> Found:
+        """Raises InvalidInput, PermissionDenied, TooLarge, TookTooLong, Unavailable."""
         if not text.strip():
             raise InvalidInput("The query is empty", "For example: SELECT * FROM readings LIMIT 10")
         return self._ask(self._visible(caller, organization_id), text=text)
 
     def mql(self, caller: Caller, organization_id: str, pipeline: Sequence[bytes]) -> list[bytes]:
-        """A pipeline's stages (BSON documents) over the readings; as `sql`."""
-        return self._ask(self._visible(caller, organization_id), stages=tuple(pipeline))
+        """A pipeline's stages (BSON documents) over the readings: its documents, in BSON. Raises as `sql`."""
+        return self._ask(self._visible(caller, organization_id), stages=tuple(pipeline)).rows
 
     def mql_of_sink(self, caller: Caller, organization_id: str, sink_of: str, pipeline: Sequence[bytes]) -> list[bytes]:
         """As `mql`, over what the data pipeline `sink_of` found: each document as it came out of the pipeline."""
         seen = self._visible(caller, organization_id)
         mine = [one for one in seen.sinks if one.component_name == sink_name(sink_of)]
-        return self._ask(replace(seen, readings=mine), stages=(_NEW_ROOT, *pipeline))
+        return self._ask(replace(seen, readings=mine), stages=(_NEW_ROOT, *pipeline)).rows
 
     def mql_of_organization(self, organization_id: str, pipeline: Sequence[bytes], seconds: float) -> list[bytes]:
         """For the app's own work: over all readings of an organization."""
         with self._database.read() as db:
             everything = origins_of(db, organization_id)
-        return self._ask(_sorted(everything), stages=tuple(pipeline), seconds=seconds)
+        return self._ask(_sorted(everything), stages=tuple(pipeline), seconds=seconds).rows
 
-    def _ask(
-        self, seen: _Visible, *, text: str = "", stages: tuple[bytes, ...] = (), seconds: float = 0.0
-    ) -> list[bytes]:
+    def _ask(self, seen: _Visible, *, text: str = "", stages: tuple[bytes, ...] = (), seconds: float = 0.0) -> Found:
         opened: list[int] = []
 
         def material(wanted: dict[str, Wanted]) -> Material:

@@ -2622,7 +2622,7 @@ export interface components {
         QueryRows: {
             /**
              * Columns
-             * @description Every name of the rows' first level, in the order they first come.
+             * @description Those of the SELECT, or every name of the documents' first level in the order they first come.
              */
             columns: string[];
             /**
