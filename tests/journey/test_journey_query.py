@@ -76,6 +76,11 @@ def test_a_saved_query_is_changed_and_renamed(page: Page, server: Server) -> Non
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("button", name="Save", exact=True)).to_be_disabled()
     assert listed() == [("first", "SELECT 2 AS two WHERE false")]
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("first, changed")).to_be_visible()
+    assert listed() == [("first", "SELECT 1 AS one")]
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("button", name="Save", exact=True)).to_be_disabled()
     page.get_by_role("button", name="Save as").click()
     page.get_by_role("dialog").get_by_label("Name").fill("first")
     page.keyboard.press("Enter")
