@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gleaner.cli.words import counted, output
 from gleaner.machine.offline.export import Format
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def list_captures(
     if as_json:
         typer.echo(json.dumps([summary.as_json() for summary in found], indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None)
@@ -80,7 +80,7 @@ def list_captures(
             str(each.damaged or "–"),
             ", ".join(each.tags) or "–",
         )
-    Console().print(table if found else "no captures there that fit")
+    output().print(table if found else "no captures there that fit")
 
 
 @app.command("show")
@@ -263,7 +263,7 @@ def _say_file(file: Opened, as_json: bool) -> None:
     kind = "encrypted, " if file.is_encrypted else ""
     seals = "checksums" if file.is_sealed else "no checksums (as Viam's server writes)"
     typer.echo(
-        f"  {file.component} {file.method} ({file.api}), {file.record_count} records, {file.size_bytes:,} bytes, {kind}{state}, {seals}"
+        f"  {file.component} {file.method} ({file.api}), {counted(file.record_count, 'record')}, {counted(file.size_bytes, 'byte')}, {kind}{state}, {seals}"
     )
     if file.tags:
         typer.echo(f"  tags: {', '.join(file.tags)}")

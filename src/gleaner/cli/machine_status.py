@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gleaner.cli.words import output
+
 if TYPE_CHECKING:
     from gleaner.machine.offline.status import MachineState
 
@@ -41,13 +43,12 @@ def status(
 
 
 def _print(state: MachineState) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from gleaner.machine.offline.status import REASONS
 
-    console = Console()
+    console = output()
     console.print(
         f"[bold]{escape(str(state.home))}[/]  {'running' if state.is_running else 'not running'}", highlight=False
     )

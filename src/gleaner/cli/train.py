@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gleaner.cli.app_access import FAILED, NOT_USABLE, stop
+from gleaner.cli.words import counted
 
 if TYPE_CHECKING:
     from gleaner.app.services.job_runner import RunResult
@@ -163,7 +164,9 @@ def _prepared(data: Path, folder: Path, asked: _Asked, progress: Progress) -> tu
     if not labels:
         what = "boxes" if task is Task.DETECTION else "classes"
         how = "Draw boxes first" if task is Task.DETECTION else "Put the pictures into a folder per class"
-        raise RunProblem(f"{data} ({format_}) has {prepared.pictures:,} pictures and no {what} to learn.", f"{how}.")
+        raise RunProblem(
+            f"{data} ({format_}) has {counted(prepared.pictures, 'picture')} and no {what} to learn.", f"{how}."
+        )
     if unknown := [one for one in asked.labels if not (prepared.tags[one] or prepared.boxes[one])]:
         raise RunProblem(f"There is no label {unknown[0]!r} in {data}.", f"It has: {', '.join(sorted(found))}.")
     return prepared, task, labels
