@@ -49,7 +49,8 @@ def configure(pages: Pages, folder: Path) -> None:
     page = pages.page
     page.get_by_role("navigation", name="Machine pages").get_by_role("link", name="Configure").click()
     card = pages.add_resource("folder", "Folder of photos", "photos")
-    card.get_by_label("Folder", exact=True).fill(str(folder))
+    expect(card.get_by_label("Folder", exact=True)).to_be_focused()
+    page.keyboard.type(str(folder))
     card.get_by_label("Frame rate").fill("4")
     capture = page.get_by_role("region", name="Data capture of photos")
     capture.get_by_role("button", name="Add method").click()
