@@ -125,7 +125,7 @@ class Gleaner:
         self.ingest.submit(upload).result()
 
     def ask(self, text: str) -> int:
-        return len(self.queries.sql(OWNER, "org", text))
+        return len(self.queries.sql(OWNER, "org", text).rows)
 
     def hourly(self) -> int:
         return self.ask(
