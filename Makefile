@@ -29,6 +29,7 @@ lint: .venv-dev
 
 types: .venv-dev
 	@$(BIN)/mypy
+	@MYPYPATH=src:bench:tests:tests/fault $(BIN)/mypy --allow-untyped-calls bench
 	@$(BIN)/python scripts/web.py run --silent check
 
 unit: .venv-dev ## the fast tests only

@@ -137,7 +137,7 @@ def measure(design: Any, seconds: float) -> Outcome:
 
 
 def middle(outcomes: list[Outcome], name: str) -> float:
-    return statistics.median(getattr(outcome, name) for outcome in outcomes)
+    return float(statistics.median(getattr(outcome, name) for outcome in outcomes))
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def rate(folder: Path, url: str, processes: int, chosen: argparse.Namespace) -> 
     shutil.rmtree(folder)
     if stored != processes * chosen.pictures:
         raise RuntimeError(f"{stored} of {processes * chosen.pictures} pictures are stored")
-    return processes * chosen.pictures / seconds
+    return float(processes * chosen.pictures / seconds)
 
 
 def fresh(server: Postgres) -> str:

@@ -106,8 +106,8 @@ def yolo(
         if ran.returncode:
             raise SystemExit(f"the peer failed: {ran.stdout[-1000:]}{ran.stderr[-2000:]}")
         with np.load(answers) as saved:
-            boxes, scores, names, numbers = (torch.from_numpy(saved[f"arr_{i}"]) for i in range(4))
-    found = [Found(boxes[numbers == n], scores[numbers == n], names[numbers == n].long()) for n in range(len(test))]
+            places, scores, names, numbers = (torch.from_numpy(saved[f"arr_{i}"]) for i in range(4))
+    found = [Found(places[numbers == n], scores[numbers == n], names[numbers == n].long()) for n in range(len(test))]
     return figures(found, test)
 
 

@@ -8,7 +8,7 @@ things of 32–124 pixels that do not cover each other, as those had that the go
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -191,10 +191,9 @@ def _at_an_angle(
     # Outwards only: no empty border comes into view.
     outwards = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * random.uniform(0, tilt, (4, 2)) * [WIDTH, HEIGHT]
     matrix = cv2.getPerspectiveTransform(corners, (corners + outwards).astype(np.float32))
-    canvas, *masks = (
-        cv2.warpPerspective(one, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-        for one in (canvas, *(mask for pair in drawn for mask in pair))
-    )
+    pictures: list[Any] = [canvas, *(mask for pair in drawn for mask in pair)]
+    tilted: list[Any] = [cv2.warpPerspective(one, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR) for one in pictures]
+    canvas, *masks = tilted
     return canvas, list(zip(masks[::2], masks[1::2], strict=True))
 
 
