@@ -208,7 +208,9 @@ def _compact(folder: Path, say: Say) -> None:
 def _back_up(folder: Path, say: Say) -> None:
     with opened(folder) as world:
         for _ in range(2):
-            source = Source(world.folder, world.database, world.packs.objects, world.keys)
+            source = Source(
+                world.folder, world.database, world.packs.objects, world.keys, LocalObjects(world.folder / "packages")
+            )
             taken = [dt.datetime.strptime(name, "%Y-%m-%dT%H%M%S.%f%z") for name in snapshots(backup_of(folder))]
             back_up(source, backup_of(folder), max([NOW, *taken]) + dt.timedelta(minutes=1), keep=1)
 
@@ -218,7 +220,17 @@ def _restore(folder: Path, say: Say) -> None:
     backup, lost = backup_of(folder), folder.with_name("lost")
     if not snapshots(backup):
         with opened(folder) as world:
-            back_up(Source(world.folder, world.database, world.packs.objects, world.keys), backup, NOW)
+            back_up(
+                Source(
+                    world.folder,
+                    world.database,
+                    world.packs.objects,
+                    world.keys,
+                    LocalObjects(world.folder / "packages"),
+                ),
+                backup,
+                NOW,
+            )
     if not lost.exists():
         folder.rename(lost)
     if not folder.exists():

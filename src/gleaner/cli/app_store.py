@@ -101,7 +101,8 @@ def backup(
         return
     settings: Settings = ctx.obj
     with explained(), _explained_os(folder), _opened(settings) as context:
-        source = backups.Source(settings.data_dir, context.database, context.packs.objects, context.keys)
+        stores = (context.packs.objects, context.keys, context.packages.objects)
+        source = backups.Source(settings.data_dir, context.database, *stores)
         with _bar("Copying") as progress:
             made = backups.back_up(source, folder, dt.datetime.now(dt.UTC), keep, progress)
         typer.echo(f"Snapshot {made.name}: {made.size / 1e6:,.1f} MB, {source.copied / 1e6:,.1f} MB of it new.")

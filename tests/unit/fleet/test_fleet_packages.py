@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from gleaner.app.caller import Caller, CallerKind
 from gleaner.app.errors import Conflict, InvalidInput, NotFound, PermissionDenied
-from gleaner.app.services.package_files import SEGMENT_BYTES, DamagedFile, read_range, remove_leftovers, write_file
+from gleaner.app.services.package_files import SEGMENT_BYTES, DamagedFile, move_into, read_range, write_file
 from gleaner.app.services.packages import NewPackage, Package
+from gleaner.app.store.objects import LocalObjects
 
 KEY = b"k" * 32
 
@@ -37,25 +38,26 @@ def register(fleet: Fleet, content: bytes, version: str = "1", name: str = "m") 
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    path = tmp_path_factory.mktemp("packages") / "one.package"
-    content = os.urandom(3 * SEGMENT_BYTES + 17)
-    write_file(path, KEY, [content[:5], content[5:100_000], content[100_000:]])
-    return path, content
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalObjects, bytes]:
+    objects = LocalObjects(tmp_path_factory.mktemp("packages"))
+    content = os.urandom(17 * SEGMENT_BYTES + 17)
+    write_file(objects, "one", KEY, [content[:5], content[5:100_000], content[100_000:]])
+    return objects, content
 
 
-@given(st.integers(0, 3 * SEGMENT_BYTES + 30), st.integers(0, 3 * SEGMENT_BYTES + 30))
-def test_any_range_is_the_same_bytes(written: tuple[Path, bytes], start: int, end: int) -> None:
-    path, content = written
-    assert b"".join(read_range(path, KEY, len(content), start, end)) == content[start:end]
+@given(st.integers(0, 17 * SEGMENT_BYTES + 30), st.integers(0, 17 * SEGMENT_BYTES + 30))
+def test_any_range_is_the_same_bytes(written: tuple[LocalObjects, bytes], start: int, end: int) -> None:
+    objects, content = written
+    assert b"".join(read_range(objects, "one", KEY, len(content), start, end)) == content[start:end]
 
 
 @pytest.mark.parametrize("size", [0, 1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 2 * SEGMENT_BYTES])
 def test_sizes_around_a_segment(tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
-    made = write_file(tmp_path / "p", KEY, [content])
+    objects = LocalObjects(tmp_path)
+    made = write_file(objects, "p", KEY, [content])
     assert (made.size_bytes, made.crc32c) == (size, google_crc32c.value(content))
-    assert b"".join(read_range(tmp_path / "p", KEY, size)) == content
+    assert b"".join(read_range(objects, "p", KEY, size)) == content
 
 
 @pytest.mark.parametrize(
@@ -63,10 +65,11 @@ def test_sizes_around_a_segment(tmp_path: Path, size: int) -> None:
 )
 def test_damage_is_noticed(tmp_path: Path, damage: object) -> None:
     path, content = tmp_path / "p", os.urandom(SEGMENT_BYTES + 100)
-    write_file(path, KEY, [content])
+    objects = LocalObjects(tmp_path)
+    write_file(objects, "p", KEY, [content])
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(DamagedFile, match="damaged at segment"):
-        list(read_range(path, KEY, len(content)))
+        list(read_range(objects, "p", KEY, len(content)))
 
 
 def test_an_upload_that_breaks_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:
@@ -76,20 +79,34 @@ def test_an_upload_that_breaks_leaves_nothing(fleet: Fleet, tmp_path: Path) -> N
 
     with pytest.raises(ConnectionError):
         fleet.context.packages.register(NewPackage(fleet.organization_id, "m", "1"), broken())
-    assert list((tmp_path / "app" / "packages").iterdir()) == []
+    assert [path for path in (tmp_path / "app" / "packages").rglob("*") if path.is_file()] == []
     assert fleet.context.packages.find(fleet.organization_id, "m") is None
 
 
-def test_a_crash_leaves_only_what_the_next_start_removes(tmp_path: Path) -> None:
-    (tmp_path / "half.tmp").write_bytes(b"x")
-    (tmp_path / "whole.package").write_bytes(b"x")
-    remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["whole.package"]
+def test_a_crash_leaves_only_what_the_next_start_removes(fleet: Fleet, tmp_path: Path) -> None:
+    register(fleet, b"whole")
+    half = tmp_path / "app" / "packages" / "tmp" / "half.package"
+    half.write_bytes(b"x")
+    fleet.context.packages.start()
+    assert not half.exists()
+    assert b"".join(fleet.context.packages.content(fleet.context.packages.all()[0])) == b"whole"
+
+
+def test_packages_move_to_where_they_are_to_lie(tmp_path: Path) -> None:
+    """Whoever goes over to a bucket; and again after it was cut off between writing and removing."""
+    before, after = LocalObjects(tmp_path / "before"), LocalObjects(tmp_path / "after")
+    write_file(before, "1.package", KEY, [b"one"])
+    write_file(before, "2.package", KEY, [b"two"])
+    after.put("1.package", before.read("1.package", 0, before.size("1.package")), durable=True)
+    assert list(move_into(after, tmp_path / "before")) == ["1.package", "2.package"]
+    assert list(before.names()) == []
+    assert [b"".join(read_range(after, name, KEY, 3)) for name in ("1.package", "2.package")] == [b"one", b"two"]
+    assert list(move_into(after, tmp_path / "before")) == []
 
 
 def test_files_are_not_readable_on_the_disk(fleet: Fleet, tmp_path: Path) -> None:
     register(fleet, b"secret picture " * 1000)
-    [file] = (tmp_path / "app" / "packages").iterdir()
+    [file] = (path for path in (tmp_path / "app" / "packages").rglob("*") if path.is_file())
     assert b"secret picture" not in file.read_bytes()
 
 

@@ -16,6 +16,7 @@ from gleaner.app.store.backup import BackupProblem, Manifest, Source, back_up, c
 from gleaner.app.store.cleaning import KEEP_DELETED_S, Cleaner
 from gleaner.app.store.fsck import check
 from gleaner.app.store.merging import FAN_IN
+from gleaner.app.store.objects import LocalObjects
 from gleaner.app.store.rewriting import RETIRED_S
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -25,7 +26,8 @@ NOW = dt.datetime(2026, 11, 22, 8, 30, tzinfo=dt.UTC)
 
 
 def source(store: Store) -> Source:
-    return Source(store.folder, store.database, store.packs.objects, store.keys)
+    packages = LocalObjects(store.folder / "packages")
+    return Source(store.folder, store.database, store.packs.objects, store.keys, packages)
 
 
 def take(store: Store, folder: Path, minutes: int = 0, keep: int = 0) -> tuple[Manifest, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,12 +59,28 @@ def test_what_one_app_takes_in_the_other_shows_and_goes_on_when_it_is_gone(
             row = upload(browser, one, "a.txt", b"from one", form)
             assert browser.get(f"{other}/api/items/{row}/content").content == b"from one"
             assert upload(browser, other, "a.txt", b"from one", form) == row  # a duplicate, whoever gets it
+            script = upload_script(browser, one, form["organization_id"])
             first.kill()
             first.wait()
             row = upload(browser, other, "b.txt", b"from the other", form)
             assert browser.get(f"{other}/api/items/{row}/content").content == b"from the other"
             assert len(browser.get(f"{other}/api/items/index").content) == 2 * 4
+            path = f"/api/packages/{form['organization_id']}/teacher/1.0.0.tar.gz"
+            assert browser.get(other + path).content == script  # what a machine downloads
     assert not (tmp_path / "one" / "packs").exists()
+    assert not list((tmp_path / "one").rglob("*.package"))
+
+
+def upload_script(browser: httpx.Client, app: str, organization_id: str) -> bytes:
+    """A package of the smallest kind that a page can send."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in ("setup.py", "model/training.py"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    values = {"organization_id": organization_id, "name": "teacher", "version": "1.0.0"}
+    answer = browser.post(f"{app}/api/training_jobs/scripts", params=values, content=buffer.getvalue())
+    assert answer.status_code == 200, answer.text
+    return buffer.getvalue()
 
 
 def upload(browser: httpx.Client, app: str, name: str, content: bytes, form: dict[str, str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from gleaner.app.context import AppContext
 from gleaner.app.live.links import MachineLinks
 from gleaner.app.services.auth import AuthService
@@ -15,6 +17,7 @@ from gleaner.app.services.logs import LogService
 from gleaner.app.services.ml_models import MlModelService
 from gleaner.app.services.package_signing import PackageSigner
 from gleaner.app.services.packages import PackageService
+from gleaner.app.store.object_store import open_objects, packages_address
 
 
 def build_fleet(context: AppContext) -> None:
@@ -25,8 +28,10 @@ def build_fleet(context: AppContext) -> None:
     context.fleet = fleet = FleetService(database, events)
     context.install = InstallLinks(context.keys.tokens)
     context.logs = LogService(database, events, fleet)
-    root = context.settings.data_dir / "packages"
-    context.packages = packages = PackageService(database, events, fleet, context.keys, root)
+    folder = context.settings.data_dir / "packages"
+    objects = open_objects(packages_address(context.settings.store, folder), os.environ)
+    earlier = folder if objects.is_shared else None
+    context.packages = packages = PackageService(database, events, fleet, context.keys, objects, earlier)
     context.package_signer = PackageSigner(context.keys.tokens, packages)
     fleet.configs.versions = packages
     context.deploy = DeployService(fleet, packages)

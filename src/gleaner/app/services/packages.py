@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import tarfile
 import threading
@@ -22,13 +23,16 @@ from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.keys import Keys
 from gleaner.app.services.fleet import FleetService
-from gleaner.app.services.package_files import read_range, remove_leftovers, write_file
+from gleaner.app.services.package_files import move_into, name_of, read_range, write_file
+from gleaner.app.store.object_store import Objects
 from gleaner.wire.machine_config import NAME_PATTERN
 
 ML_MODEL, ML_TRAINING = "ml_model", "ml_training"
 TYPES = ("archive", ML_MODEL, "module", "slam_map", ML_TRAINING)
 _KEPT_MEMBERS = 64
 _LARGEST_KEPT = 4 << 20
+
+log = logging.getLogger("gleaner.app.packages")
 
 package = sa.Table(
     "package",
@@ -102,21 +106,27 @@ class PackageService:
         events: EventBus,
         fleet: FleetService,
         keys: Keys,
-        root: Path,
+        objects: Objects,
+        earlier: Path | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`earlier`: the folder of this process where packages lay before they were to lie in a bucket."""
         self._database = database
         self._events = events
         self._fleet = fleet
         self._keys = keys
-        self._root = root
+        self.objects = objects
+        self._earlier = earlier
         self._clock_ns = clock_ns
         self._members: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._members_lock = threading.Lock()
 
     def start(self) -> None:
-        """Clears what a crash left behind."""
-        remove_leftovers(self._root)
+        """Clears what a crash left behind. Raises StoreProblem, OSError."""
+        self.objects.start()
+        if self._earlier is not None:
+            for name in move_into(self.objects, self._earlier):
+                log.info("Moved packages/%s to %s", name, self.objects.address)
 
     def create(self, caller: Caller, new: NewPackage, chunks: Iterable[bytes]) -> Package:
         """Stores an uploaded archive. Raises Conflict if that version exists."""
@@ -131,7 +141,7 @@ class PackageService:
                 f"{new.name} has a version {new.version} already", "Versions never change: choose another one."
             )
         package_id, key = str(uuid.uuid4()), os.urandom(32)
-        written = write_file(self._file(package_id), key, chunks)
+        written = write_file(self.objects, name_of(package_id), key, chunks)
         row: dict[str, Any] = {
             "id": package_id,
             "organization_id": new.organization_id,
@@ -148,7 +158,7 @@ class PackageService:
                 wrapped = self._keys.wrap(key, f"package {package_id}")
                 db.execute(package.insert().values(**row, wrapped_key=wrapped))
         except sa.exc.IntegrityError as error:
-            self._file(package_id).unlink(missing_ok=True)
+            self.objects.delete(name_of(package_id))
             raise Conflict(f"{new.name} has a version {new.version} already", "Choose another version.") from error
         self._changed(new.organization_id, new.name)
         return Package(**row)
@@ -208,7 +218,7 @@ class PackageService:
         if not ids:
             raise NotFound(f"there is no package {name} {version}".strip(), "List the packages of the organization.")
         for package_id in ids:
-            self._file(package_id).unlink(missing_ok=True)
+            self.objects.delete(name_of(package_id))
         self._changed(organization_id, name)
         return len(ids)
 
@@ -219,7 +229,7 @@ class PackageService:
         if wrapped is None:
             raise NotFound(f"{wanted.name} {wanted.version} was deleted", "Choose another version.")
         key = self._keys.unwrap(wrapped, f"package {wanted.id}")
-        return read_range(self._file(wanted.id), key, wanted.size_bytes, start, end)
+        return read_range(self.objects, name_of(wanted.id), key, wanted.size_bytes, start, end)
 
     def all(self) -> list[Package]:
         """Of every organization: for the owner of the computer, not for callers."""
@@ -248,9 +258,6 @@ class PackageService:
         raise NotFound(
             f"{wanted.name} {wanted.version} holds no file {path}", "Download the package to see what it holds."
         )
-
-    def _file(self, package_id: str) -> Path:
-        return self._root / f"{package_id}.package"
 
     def _changed(self, organization_id: str, name: str) -> None:
         self._events.publish(Event("model_changed", organization_id, {"name": name}))

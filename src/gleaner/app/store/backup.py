@@ -96,6 +96,8 @@ class Source:
     database: Database
     objects: Objects
     keys: Keys
+    packages: Objects
+    """Of models and scripts."""
     copied: int = field(default=0, init=False)
     """Bytes that the backup did not have yet."""
 
@@ -234,12 +236,10 @@ def _pack_names(database: Path, keys: Keys) -> list[str]:
 
 
 def _copy_packages(source: Source, folder: Path, known: dict[str, File]) -> Iterator[File]:
-    root = source.data_dir / "packages"
-    for path in sorted(root.rglob("*")) if root.is_dir() else ():
-        if path.is_file() and path.suffix != ".tmp":
+    for name, size in sorted(source.packages.sizes()):
+        if not name.endswith(".tmp"):  # of an earlier version, cut off
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                name = str(path.relative_to(source.data_dir))
-                yield _shared(source, folder, name, path.stat().st_size, known, _pieces(path))
+                yield _shared(source, folder, f"packages/{name}", size, known, _object(source.packages, name))
 
 
 def _copy_own(data_dir: Path, work: Path) -> Iterator[File]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 S3_SCHEME = "s3://"
+#: What lies below this in a bucket is no pack: models and scripts (`services/package_files.py`).
+PACKAGES = "packages/"
 
 
 class StoreProblem(Exception):
@@ -49,6 +51,11 @@ class Objects(Protocol):
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Every object's name and size in bytes."""
+
+
+def packages_address(store: str, folder: Path) -> str:
+    """Where models lie: in the bucket if there is one, so that every app process finds them, else in the folder."""
+    return f"{store.rstrip('/')}/{PACKAGES.rstrip('/')}" if store.startswith(S3_SCHEME) else str(folder)
 
 
 def open_objects(address: str, environment: Mapping[str, str], cache_bytes: int = 0) -> Objects:

@@ -1,6 +1,6 @@
 """Packs in a bucket of S3, or of what speaks its protocol (MinIO, Ceph, Garage, R2).
 
-Layout: `s3://bucket/prefix/<day>/<name>.pack`, the same bytes under the same names as in a folder, so that `aws s3 sync` moves
+Layout: `s3://bucket/prefix/<day>/<name>.pack`, models below `packages/`; the same bytes under the same names as in a folder, so that `aws s3 sync` moves
 a store there. Who may write and delete is what `packs.py` says; here, several app processes at a time.
 A put is durable and whole once it is answered, or not there at all. Up to `_SINGLE_PUT_BYTES` it is one request that refuses
 an existing name (If-None-Match); above, a multipart upload, whose name is random enough. A process that is killed in the
@@ -25,7 +25,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from gleaner.app.store.object_store import S3_SCHEME, StoreProblem
+from gleaner.app.store.object_store import PACKAGES, S3_SCHEME, StoreProblem
 from gleaner.app.store.range_cache import RangeCache
 
 _SINGLE_PUT_BYTES = 8 << 20
@@ -143,7 +143,7 @@ class S3Objects:
             for page in obstore.list(self._store, chunk_size=_LIST_PAGE):
                 for entry in page:
                     path = str(entry["path"])
-                    if not path.startswith(_CHECKS):
+                    if not path.startswith((_CHECKS, PACKAGES)):
                         yield path, int(entry["size"])
 
     @contextmanager
