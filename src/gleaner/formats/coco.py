@@ -1,6 +1,7 @@
 """COCO detection: `annotations/instances_<split>.json` and `images/<split>/`. Tags and the rest in keys of our own.
 
-Pictures of no split are in `default`. Boxes are [left, top, width, height] in pixels, not rounded.
+Pictures of no split are in `default`. Boxes are [left, top, width, height] in pixels, not rounded. Masks are not kept: where an
+annotation has no box, it is the one around its mask, and the reader says how many masks there were.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from gleaner.formats.coco_masks import box_around
 from gleaner.formats.json_stream import JsonProblem, elements
 from gleaner.formats.naming import Names
 from gleaner.formats.pixels import from_xywh, size_of, to_xywh
@@ -127,16 +129,24 @@ def _is_coco(source: Source, path: str) -> bool:
 
 
 def _gather(source: Source, file: str, notes: Notes, categories: dict[Any, str]) -> Iterator[Problem]:
+    masks = 0
     with source.open(file) as opened:
         for kind, number, one in elements(opened, frozenset({"annotations", "categories"})):
             try:
                 if kind == "categories":
                     categories[one["id"]] = str(one["name"])
-                elif "bbox" in one:  # captions and others have none
+                elif one.get("bbox") or one.get("segmentation"):  # captions and others have neither
+                    masks += bool(one.get("segmentation"))
                     kept = {name: one.get(name) for name in ("bbox", "category_id", "score")} | {"at": number}
+                    kept["bbox"] = kept["bbox"] or box_around(one["segmentation"])
                     notes.add(f"image:{one['image_id']}", json.dumps(kept))
-            except (KeyError, TypeError) as err:
+            except (KeyError, TypeError, AttributeError) as err:
                 yield Problem(file, f"{kind}[{number}] has no {err}", _HINT)
+            except ValueError as err:
+                yield Problem(file, f"{kind}[{number}]: {err}", _HINT)
+    if masks:
+        what = "1 annotation has a mask" if masks == 1 else f"{masks:,} annotations have masks"
+        yield Problem(file, f"{what}, of which only the boxes are kept", "Keep the file for other programs.")
 
 
 def _picture(
