@@ -164,6 +164,36 @@ def test_a_run_that_was_cut_off_is_done_again_and_nothing_is_there_twice(world: 
     assert [each.status for each in world.runs(one)] == [RunStatus.COMPLETED]
 
 
+def test_what_cannot_be_stored_now_is_run_again_and_holds_up_no_other(world: World) -> None:
+    world.store.add(readings(0, 30))
+    one, other = world.made(), world.made({"$match": {"component_name": "nobody"}})
+    world.store.ingest.stop()
+    world.runner.run_due()
+    [waiting] = world.runs(one)
+    assert waiting.status is RunStatus.STARTED
+    assert waiting.error.startswith("It is tried again: The app is stopping")
+    assert [each.status for each in world.runs(other)] == [RunStatus.COMPLETED]
+    world.store.ingest.start()
+    world.runner.run_due()
+    assert [(each.status, each.error) for each in world.runs(one)] == [(RunStatus.COMPLETED, "")]
+    assert [row["n"] for row in world.sink(one)] == [30]
+
+
+def test_a_pipeline_that_breaks_holds_up_no_other(world: World) -> None:
+    world.store.add(readings(0, 30))
+    broken, other = world.made(), world.made()
+    catch_up = world.runner._catch_up
+
+    def breaking(one: Pipeline) -> int:
+        if one.id == broken.id:
+            raise RuntimeError("not thought of")
+        return catch_up(one)
+
+    world.runner._catch_up = breaking  # type: ignore[method-assign]
+    assert world.runner.run_due() == 1
+    assert [each.status for each in world.runs(other)] == [RunStatus.COMPLETED]
+
+
 def test_a_disabled_pipeline_rests(world: World) -> None:
     world.store.add(readings(0, 10))
     one = world.made(backfill=False)

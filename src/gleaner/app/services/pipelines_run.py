@@ -22,9 +22,10 @@ from typing import Any
 
 import bson
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from gleaner.app.database import Database
-from gleaner.app.errors import AppError, Conflict, TooLarge
+from gleaner.app.errors import AppError, Conflict, TooLarge, Unavailable
 from gleaner.app.leases import alone
 from gleaner.app.repeating import Repeating
 from gleaner.app.services.pipelines import Pipeline, RunStatus, due, period_after, period_before, pipeline, pipeline_run
@@ -83,7 +84,16 @@ class PipelineRunner:
         """One pass; how many runs."""
         with self._database.read() as db:
             waiting = due(db)
-        return sum(self._catch_up(one) for one in waiting)
+        return sum(self._catch_up_alone(one) for one in waiting)
+
+    def _catch_up_alone(self, one: Pipeline) -> int:
+        try:
+            return self._catch_up(one)
+        except (
+            Exception
+        ):  # what is wrong with one must not hold up the others; it has its turn again with the next pass
+            log.exception("The data pipeline %s could not be run and is tried again", one.name)
+            return 0
 
     def _take_turn(self) -> None:
         with self._holding(LEASE) as is_ours:
@@ -135,14 +145,25 @@ class PipelineRunner:
                     f"The run found {len(found):,} documents, more than {MOST_DOCUMENTS:,}", "Group or limit them."
                 )
             self._store(one, run_id, (start_ns, end_ns), found)
+        except (Unavailable, TimeoutError, OSError, SQLAlchemyError) as err:
+            self._postpone(one, run_id, err)
+            return False
         except AppError as err:
             error = f"{err.message}. {err.hint}".strip()
+        if error:
             log.warning("A run of the data pipeline %s failed: %s", one.name, error)
         with self._database.write() as db:
             done = {"status": RunStatus.FAILED if error else RunStatus.COMPLETED, "error": error}
             db.execute(pipeline_run.update().where(_RUN.id == run_id).values(done | {"ended_ns": self._clock_ns()}))
             db.execute(pipeline.update().where(pipeline.c.id == one.id).values(next_ns=end_ns))
         return True
+
+    def _postpone(self, one: Pipeline, run_id: str, err: Exception) -> None:
+        """The run stays open, with the reason; the next pass does it again."""
+        why = err.message if isinstance(err, AppError) else str(err) or "storing it took too long"
+        log.warning("A run of the data pipeline %s is tried again: %s", one.name, why)
+        with self._database.write() as db:
+            db.execute(pipeline_run.update().where(_RUN.id == run_id).values(error=f"It is tried again: {why}."))
 
     def _store(self, one: Pipeline, run_id: str, period: tuple[int, int], found: list[bytes]) -> None:
         if not found:
