@@ -22,6 +22,7 @@ from gleaner.learn.fit import FitPlan, FitResult, Samples, fit, predict_logits, 
 from gleaner.learn.network import Classifier, build_classifier
 from gleaner.learn.outlook import Answers
 from gleaner.learn.pictures import Loaded, choose_input_size
+from gleaner.learn.previous import Answer
 from gleaner.learn.quick import quick_classifier, take_quick
 from gleaner.learn.report import Judged, describe_quality, list_wrong
 from gleaner.learn.request import Example, Skipped, Task, check_examples
@@ -145,7 +146,11 @@ class ClassificationRun(Run):
             self.time_to_review(),
         )
         said = metrics.decide(test.probabilities, threshold, self._single)
-        compared = self.compare(loaded, split, (said == test.targets).all(1).tolist())
+        compared = self.compare(
+            loaded,
+            split,
+            [Answer(bool((row == wanted).all()), row) for row, wanted in zip(said, test.targets, strict=True)],
+        )
         exported = self._export(result, loaded, split, threshold)
         head = self.head(loaded, split, self._plan, result)
         if not self._start.is_own:

@@ -25,7 +25,7 @@ from gleaner.learn.fit import FEWEST_USEFUL_STEPS, Metrics
 from gleaner.learn.graph import measure_inference_ms, model_properties, open_session
 from gleaner.learn.network import parameter_count
 from gleaner.learn.pictures import Loaded, load_pictures
-from gleaner.learn.previous import SPLIT_FILE, compare, is_right, write_split
+from gleaner.learn.previous import SPLIT_FILE, Answer, answer, compare, said_of, write_split
 from gleaner.learn.request import Example, RunRequest, Skipped
 from gleaner.learn.split import Split, declared_split, fingerprint, group_pictures, leaked, split_groups
 
@@ -264,7 +264,8 @@ class Run(ABC):
 
         def judge(session: Any) -> list[bool]:
             return [
-                is_right(session, loaded.pixels[i], loaded.examples[i], labels, threshold, self.request) for i in chosen
+                answer(session, loaded.pixels[i], loaded.examples[i], labels, threshold, self.request).is_right
+                for i in chosen
             ]
 
         from gleaner.learn.int8 import export_int8
@@ -318,16 +319,13 @@ class Run(ABC):
             "versions": _versions(),
         }
 
-    def compare(self, loaded: Loaded, split: Split, right: Sequence[bool]) -> dict[str, Any]:
-        """The report's `compared`: with the version before, on the test pictures, of which `right` says how the new one did."""
+    def compare(self, loaded: Loaded, split: Split, now: Sequence[Answer]) -> dict[str, Any]:
+        """The report's `compared`: with the version before, on the test pictures, to which `now` has the new one's answers."""
         began_s, longest_s = self.elapsed(), max(REVIEW_S, REVIEW_SHARE * self.request.budget_s)
         examples = [loaded.examples[i] for i in split.test]
-        found = compare(self.run_dir, self.request, examples, right, lambda: self.elapsed() - began_s < longest_s)
+        found = compare(self.run_dir, self.request, examples, now, lambda: self.elapsed() - began_s < longest_s)
         if found is not None:
-            said = (
-                f"{found['right_now']} of {found['pictures']} test pictures are right, {found['right_before']} before"
-            )
-            self.events.log(f"Compared with version {found['version']}: {said} ({found['verdict']})")
+            self.events.log(f"Compared with version {found['version']}: {said_of(found)} ({found['verdict']})")
         return {"compared": found}
 
     def write_report(self, result: Fitted, skipped: Sequence[Skipped], report: dict[str, Any]) -> None:

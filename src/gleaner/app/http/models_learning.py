@@ -171,6 +171,11 @@ class ComparedModel(Answer):
     pictures: int
     right_before: int
     right_now: int
+    measure: Literal["map50", "macro_f1", "accuracy"] = Field(
+        description="What the verdict goes by: a detector's mAP50, a classifier's mean F1 of its labels, or whole pictures."
+    )
+    before: float | None = Field(description="The measure of the version before; null in reports of earlier versions.")
+    now: float | None
     verdict: Literal["better", "alike", "worse", "unknown"]
 
 

@@ -72,8 +72,7 @@ class DeployService:
         compared = package.compared
         if compared and package.is_held and version not in ("", "latest") and not even_if_worse:
             raise Conflict(
-                f"Version {version} of {model} did worse than version {compared['version']}: {compared['right_now']} of "
-                f"{compared['pictures']} test pictures right, {compared['right_before']} before",
+                f"Version {version} of {model} did worse than version {compared['version']}: {_figures(compared)}",
                 "Look at its wrong pictures, train it anew, or deploy it all the same.",
             )
         saved = self._fleet.configs.current(part_id)
@@ -133,6 +132,16 @@ def _latency_ms(status: dict[str, Any], names: Names) -> float | None:
     resources = {r.get("name"): r for r in status.get("resources") or []}
     found = resources.get(names.mlmodel, {}).get("latency_ms")
     return float(found) if isinstance(found, int | float) else None
+
+
+def _figures(compared: dict[str, Any]) -> str:
+    """Of both versions on the same test pictures, in words."""
+    names = {"map50": "mAP50", "macro_f1": "F1"}
+    if compared["now"] is None or compared["measure"] not in names:
+        now, before = compared["right_now"], compared["right_before"]
+        return f"{now} of {compared['pictures']} test pictures right, {before} before"
+    name, now, before = names[compared["measure"]], compared["now"], compared["before"]
+    return f"{name} {now:.1%} on {compared['pictures']} test pictures, {before:.1%} before"
 
 
 def deployment_state(

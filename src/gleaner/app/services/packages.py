@@ -72,6 +72,9 @@ class Package:
         if not isinstance(found, dict) or not all(isinstance(found.get(name), int) for name in counts):
             return None
         is_known = found.get("verdict") in ("better", "alike", "worse", "unknown")
+        # Reports of earlier versions count whole pictures and have no measure.
+        share = {"measure": "accuracy", "before": None, "now": None}
+        found = found if _is_measured(found) else found | share
         return found if is_known and isinstance(found.get("version"), str) else None
 
     @property
@@ -263,6 +266,12 @@ class PackageService:
         self._events.publish(Event("model_changed", organization_id, {"name": name}))
         for part_id in self._fleet.configs.parts_using(f"{organization_id}/{name}"):
             self._fleet.config_changed(part_id)
+
+
+def _is_measured(compared: dict[str, Any]) -> bool:
+    figures = (compared.get("before"), compared.get("now"))
+    is_known = compared.get("measure") in ("map50", "macro_f1", "accuracy")
+    return is_known and all(isinstance(one, float | int) or one is None for one in figures)
 
 
 class _Reader:

@@ -26,6 +26,7 @@ from gleaner.learn.detect.report import (
 )
 from gleaner.learn.detect.scenes import Boxes
 from gleaner.learn.pictures import Loaded, choose_input_size
+from gleaner.learn.previous import Answer
 from gleaner.learn.request import Example, Skipped, check_examples, not_accepted
 from gleaner.learn.run import OnMetrics, Run
 from gleaner.learn.split import Split
@@ -101,7 +102,8 @@ class DetectionRun(Run):
             self.time_to_review(),
         )
         pairs = zip(test.found, test.truths, strict=True)
-        compared = self.compare(loaded, split, [has_every_box(*pair, threshold, count) for pair in pairs])
+        answers = [Answer(has_every_box(*pair, threshold, count), boxes=pair) for pair in pairs]
+        compared = self.compare(loaded, split, answers)
         exported = self._export(result, loaded, split, threshold)
         head = self.head(loaded, split, self._plan, result)
         self.write_report(

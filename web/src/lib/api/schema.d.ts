@@ -1510,6 +1510,19 @@ export interface components {
          * @description With the version that machines had when this one was trained, on test pictures that neither learned from.
          */
         ComparedModel: {
+            /**
+             * Before
+             * @description The measure of the version before; null in reports of earlier versions.
+             */
+            before: number | null;
+            /**
+             * Measure
+             * @description What the verdict goes by: a detector's mAP50, a classifier's mean F1 of its labels, or whole pictures.
+             * @enum {string}
+             */
+            measure: "map50" | "macro_f1" | "accuracy";
+            /** Now */
+            now: number | null;
             /** Pictures */
             pictures: number;
             /** Right Before */
