@@ -60,16 +60,28 @@ def save_model(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[An
     return path
 
 
-def channel_mean_model(path: Path, output: str = "probability", scale: float = 1 / 255) -> Path:
-    """Its three "probabilities" are how much red, green and blue the picture has."""
+def channel_mean_model(path: Path, output: str = "probability", scale: float = 1 / 255, rounds: int = 0) -> Path:
+    """Its three "probabilities" are how much red, green and blue the picture has; `rounds` of idle work make it slow."""
+    constants = [("scale", np.float32(scale)), ("zero", np.float32(0)), ("big", np.ones((300, 300), np.float32))]
+    work = [
+        helper.make_node("ReduceMean", ["f"], ["idle"], keepdims=0),
+        helper.make_node("Mul", ["big", "idle"], ["r0"]),
+    ]
+    for number in range(rounds):
+        work.append(helper.make_node("MatMul", [f"r{number}", "big"], [f"s{number}"]))
+        work.append(helper.make_node("Tanh", [f"s{number}"], [f"r{number + 1}"]))
+    work.append(helper.make_node("ReduceMean", [f"r{rounds}"], ["result"], keepdims=0))
+    work.append(helper.make_node("Mul", ["result", "zero"], ["nothing"]))
     nodes = [
         helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["f"], ["m"], axes=[1, 2], keepdims=0),
-        helper.make_node("Mul", ["m", "scale"], [output]),
+        helper.make_node("Mul", ["m", "scale"], ["scaled"]),
+        *work,
+        helper.make_node("Add", ["scaled", "nothing"], [output]),
     ]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 16, 24, 3])
     answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 3])
-    return save_model(path, nodes, [image], [answer], [("scale", np.float32(scale))])
+    return save_model(path, nodes, [image], [answer], constants)
 
 
 def fixed_detector(path: Path, boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, names: list[str]) -> Path:
@@ -87,8 +99,10 @@ def fixed_detector(path: Path, boxes: np.ndarray, scores: np.ndarray, categories
     return save_model(path, nodes, [image], outputs, [(n, np.asarray(a, np.float32)) for n, a in constants])
 
 
-async def onnx_service(host: Host, path: Path, labels: Path | None = None, name: str = "model") -> MLModel:
-    attributes = mlmodel_onnx.SPEC.attributes(model_path=str(path), label_path=str(labels or ""))
+async def onnx_service(
+    host: Host, path: Path, labels: Path | None = None, name: str = "model", **others: Any
+) -> MLModel:
+    attributes = mlmodel_onnx.SPEC.attributes(model_path=str(path), label_path=str(labels or ""), **others)
     service = await mlmodel_onnx.SPEC.build(BuildContext(name, attributes, {}, host, LOG))  # type: ignore[arg-type]
     host.resources[name, "mlmodel"] = service
     return service  # type: ignore[return-value]
@@ -147,6 +161,39 @@ async def test_a_model_is_asked_once_before_it_takes_over(tmp_path: Path, caplog
     unfit = save_model(tmp_path / "unfit.onnx", reshaped, [image], [bytes_out], [("shape", np.array([5, 7]))])
     with pytest.raises(ModelLoadProblem, match=r"unfit\.onnx"):
         await onnx_service(host, unfit)
+
+
+@pytest.mark.parametrize(
+    ("precision", "short", "used"),
+    [
+        (None, "fast", 1 / 255),
+        ("float32", "fast", 1 / 255),
+        ("int8", "fast", 1 / 510),
+        ("auto", "fast", 1 / 510),
+        ("auto", "slow", 1 / 255),
+        ("auto", "none", 1 / 255),
+        ("auto", "damaged", 1 / 255),
+    ],
+)
+async def test_the_precision_chooses_the_file(
+    host: Host, tmp_path: Path, precision: str | None, short: str, used: float
+) -> None:
+    """The two files answer differently here, so that it shows which one is used."""
+    path = channel_mean_model(tmp_path / "chosen.onnx", rounds=30 if short == "fast" else 0)
+    if short == "damaged":
+        (tmp_path / "chosen-int8.onnx").write_bytes(b"no model")
+    elif short != "none":
+        channel_mean_model(tmp_path / "chosen-int8.onnx", scale=1 / 510, rounds=30 if short == "slow" else 0)
+    attributes = {"precision": precision} if precision else {}
+    model = await onnx_service(host, path, name="chosen", **attributes)
+    answer = await model.infer({"image": np.full((1, 16, 24, 3), 255, np.uint8)})
+    assert answer["probability"].max() == pytest.approx(255 * used, abs=0.01)
+
+
+async def test_a_package_without_an_8_bit_model_says_so(host: Host, tmp_path: Path) -> None:
+    path = channel_mean_model(tmp_path / "chosen.onnx")
+    with pytest.raises(ModelLoadProblem, match=r"no 8-bit model .*chosen-int8\.onnx.*set precision to float32 or auto"):
+        await onnx_service(host, path, name="chosen", precision="int8")
 
 
 async def test_what_takes_no_picture_is_not_asked(tmp_path: Path) -> None:

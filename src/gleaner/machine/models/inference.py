@@ -76,7 +76,7 @@ class Runtime(abc.ABC):
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> Tensors: ...
 
 
-def check_file(path: str) -> Path:
+def check_file(path: str | Path) -> Path:
     """Raises ModelLoadProblem when there is no readable, non-empty file."""
     file = Path(path)
     try:
@@ -178,11 +178,10 @@ class FileModel(MLModel):
         await asyncio.to_thread(self._worker.shutdown, wait=True, cancel_futures=True)
 
 
-def load_model(context: BuildContext, open_runtime: Callable[[], Runtime]) -> FileModel:
-    """Opens the model and asks it once. Raises ModelLoadProblem. Blocks."""
+def load_model(context: BuildContext, path: Path, open_runtime: Callable[[Path, int], Runtime]) -> FileModel:
+    """Opens the model in the file and asks it once. `open_runtime` gets the threads, too. Raises ModelLoadProblem. Blocks."""
     attributes: ModelFileAttributes = context.attributes
-    runtime = open_runtime()
-    name = Path(attributes.model_path).name
+    runtime, name = open_runtime(path, attributes.num_threads), path.name
     latency_ms = tried(runtime, name)
     if latency_ms is not None:
         context.log.info("%s answers in %.2f ms", name, latency_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _spec(detail: Mapping[str, Any], shape: Any) -> TensorSpec:
 async def _build(context: BuildContext) -> FileModel:
     attributes: ModelFileAttributes = context.attributes
     return await asyncio.to_thread(
-        load_model, context, lambda: TfliteRuntime(attributes.model_path, attributes.num_threads)
+        load_model, context, Path(attributes.model_path), lambda path, threads: TfliteRuntime(str(path), threads)
     )
 
 
