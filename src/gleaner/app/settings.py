@@ -52,6 +52,12 @@ class Settings(BaseModel):
     )
     queries_at_once: int = Field(default=2, ge=1, le=64, description="More wait for their turn, 20 seconds at most.")
 
+    ray_address: str = Field(
+        default="",
+        description="Where training runs: a Ray cluster, like ray://head:10001 or head:6379; empty: on this computer.",
+    )
+    ray_cpus: int = Field(default=2, ge=1, le=256, description="Processors that a training asks of the Ray cluster.")
+
     @property
     def is_loopback(self) -> bool:
         return self.host in ("127.0.0.1", "localhost", "::1")

@@ -81,6 +81,12 @@ def run(
     background: Annotated[
         bool, typer.Option(envvar="GLEANER_BACKGROUND", help="Tidy packs, compact readings and train here, too.")
     ] = True,
+    ray_address: Annotated[
+        str, typer.Option(envvar="GLEANER_RAY_ADDRESS", help="Train on this Ray cluster: ray://head:10001.")
+    ] = "",
+    ray_cpus: Annotated[
+        int, typer.Option(envvar="GLEANER_RAY_CPUS", min=1, max=256, help="Processors a training asks of it.")
+    ] = 2,
 ) -> None:
     """Run the app until Ctrl-C. The first start makes an owner and prints a link to log in."""
     need_app_extra("gleaner app")
@@ -102,6 +108,8 @@ def run(
         queries_at_once=queries_at_once,
         store=store,
         background=background,
+        ray_address=ray_address,
+        ray_cpus=ray_cpus,
     )
     ctx.obj = settings
     if ctx.invoked_subcommand is None:

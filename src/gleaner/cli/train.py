@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -49,6 +48,8 @@ def train(
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: one for each core.")] = 0,
     backbone: Annotated[str, typer.Option(help="Start a classifier from hf:owner/name, hf:/folder or timm:name; default: Gleaner's own weights.")] = "",
     accept_license: Annotated[bool, typer.Option("--accept-license", help="Whatever the licence of the backbone is.")] = False,
+    ray_address: Annotated[str, typer.Option(envvar="GLEANER_RAY_ADDRESS", help="Train on this Ray cluster: ray://head:10001.")] = "",
+    ray_cpus: Annotated[int, typer.Option(envvar="GLEANER_RAY_CPUS", min=1, max=256, help="Processors to ask of it.")] = 2,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a model that is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -61,7 +62,10 @@ def train(
     if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
         stop(f"{target} is there already: give --replace, or another --out", NOT_USABLE)
     _seconds_of(time, 0)
-    asked = _Asked(kind, time, tuple(label or ()), name, seed, threads, _checked(backbone, kind), accept_license)
+    where = (ray_address, ray_cpus)
+    asked = _Asked(
+        kind, time, tuple(label or ()), name, seed, threads, _checked(backbone, kind), accept_license, *where
+    )
     try:
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that the finished model only has to be renamed.
@@ -86,6 +90,8 @@ class _Asked:
     threads: int
     backbone: str
     accept_license: bool
+    ray_address: str
+    ray_cpus: int
 
 
 def _checked(backbone: str, kind: str) -> str:
@@ -101,7 +107,7 @@ def _checked(backbone: str, kind: str) -> str:
 
 def _train(data: Path, folder: Path, asked: _Asked, quiet: bool) -> dict[str, Any]:
     """The report; the model is in `folder/out`."""
-    from gleaner.app.services.job_runner import TrainingRun
+    from gleaner.app.services.job_runner import TrainingRun, command_for
     from gleaner.cli.train_progress import progress_for
     from gleaner.learn.errors import RunProblem
     from gleaner.learn.html_report import write_html
@@ -125,7 +131,7 @@ def _train(data: Path, folder: Path, asked: _Asked, quiet: bool) -> dict[str, An
         }
         (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
         progress.starts(task.value, labels, prepared.pictures, seconds)
-        run = TrainingRun((sys.executable, "-m", "gleaner.learn.worker"), folder)
+        run = TrainingRun(command_for(asked.ray_address, asked.ray_cpus), folder)
         result = _waited_for(run, progress)
     if not result.is_done:
         _say_failed(result)

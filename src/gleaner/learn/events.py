@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
 def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def claim_stdout() -> TextIO:
+    """The real stdout for events; file descriptor 1 becomes stderr, for prints from Python and from C alike."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return own
 
 
 class Events:

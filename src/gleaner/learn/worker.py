@@ -13,12 +13,11 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import TextIO
 
 from gleaner.learn.backbone_name import check_backbone
 from gleaner.learn.custom import is_custom, run_custom
 from gleaner.learn.errors import Canceled, RunProblem
-from gleaner.learn.events import Events
+from gleaner.learn.events import Events, claim_stdout
 from gleaner.learn.request import Task, check_examples, not_accepted, read_examples, read_request
 from gleaner.learn.threads import prepare_environment
 
@@ -32,7 +31,7 @@ def main(arguments: list[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, _cancel)
     signal.signal(signal.SIGINT, _cancel)
-    events = Events(_claim_stdout())
+    events = Events(claim_stdout())
     try:
         train(Path(arguments[0]).resolve(), events, started)
     except Canceled:
@@ -88,14 +87,6 @@ def _import_kinds() -> ModuleType:
             f"Training needs {error.name}, which is not installed here.", "Run: pip install 'gleaner[train]'"
         ) from error
     return kinds
-
-
-def _claim_stdout() -> TextIO:
-    """The real stdout for events; file descriptor 1 becomes stderr, for prints from Python and from C alike."""
-    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return own
 
 
 def _cancel(_signal: int, _frame: FrameType | None) -> None:

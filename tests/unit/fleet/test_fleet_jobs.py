@@ -266,6 +266,16 @@ def test_one_runs_at_a_time_and_the_next_follows(training: Training) -> None:
     assert training.wait(first).status is Status.CANCELED
 
 
+def test_another_process_of_the_app_cancels_a_run_too(training: Training) -> None:
+    training.script(
+        'say("log", level="info", message="started")\nwhile True: say("progress", fraction=0.1); time.sleep(0.05)'
+    )
+    job = training.submit()
+    training.wait(job, training.started)
+    training.new_service().cancel(training.fleet.owner, job.id)  # it has no child that it could tell
+    assert training.wait(job).status is Status.CANCELED
+
+
 def test_a_run_that_does_not_listen_is_killed(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "KILL_AFTER_S", 0.1)
     training.script(DEAF)

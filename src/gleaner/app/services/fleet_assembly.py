@@ -11,6 +11,7 @@ from gleaner.app.services.auth_keys import KeyService
 from gleaner.app.services.deploy import DeployService
 from gleaner.app.services.fleet import FleetService
 from gleaner.app.services.install import InstallLinks
+from gleaner.app.services.job_runner import command_for
 from gleaner.app.services.jobs import TrainingService
 from gleaner.app.services.jobs_store import JobStore
 from gleaner.app.services.logs import LogService
@@ -42,8 +43,9 @@ def build_fleet(context: AppContext) -> None:
 def build_training(context: AppContext) -> None:
     """After the dataset service is there."""
     runs = context.settings.data_dir / "runs"
-    store = JobStore(context.database)
-    context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs)
+    store, settings = JobStore(context.database), context.settings
+    command = command_for(settings.ray_address, settings.ray_cpus)
+    context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs, command)
     if context.leases:
         context.jobs.holding = context.leases.holding
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,11 +20,17 @@ from typing import Any
 
 import psutil
 
+WORKER = (sys.executable, "-m", "gleaner.learn.worker")
 KILL_AFTER_S = 5.0
 _STDERR_LINES = 30
 _PID_FILE = "worker.pid"
 
 Message = dict[str, Any]
+
+
+def command_for(ray_address: str, ray_cpus: int) -> Sequence[str]:
+    """What runs a training: here, or on a Ray cluster. Both are child processes that say and leave the same."""
+    return (sys.executable, "-m", "gleaner.learn.on_ray", ray_address, str(ray_cpus)) if ray_address else WORKER
 
 
 @dataclass(frozen=True)

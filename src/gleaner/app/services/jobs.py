@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 from gleaner.app.caller import Caller
 from gleaner.app.errors import Conflict, InvalidInput, NotFound
 from gleaner.app.events import Event, EventBus
-from gleaner.app.services.job_runner import TrainingRun, kill_leftover
+from gleaner.app.services.job_runner import WORKER, TrainingRun, kill_leftover
 from gleaner.app.services.jobs_execute import SCRIPT_FILE, JobExecution
 from gleaner.app.services.jobs_request import (
     CUSTOM,
@@ -32,7 +31,6 @@ from gleaner.app.services.jobs_request import (
 from gleaner.app.services.jobs_store import ENDED, Job, JobLine, JobStore, Status
 from gleaner.app.services.packages import ML_TRAINING, PackageService
 
-WORKER = (sys.executable, "-m", "gleaner.learn.worker")
 NO_CONTAINERS = "Containers are not used here: the script runs in a Python environment of its own, with the Python that Gleaner has."
 _MOST_ATTEMPTS = 2
 _ELSEWHERE_S = 2.0

@@ -13,7 +13,7 @@ from typing import Any
 from gleaner.app.errors import NotFound
 from gleaner.app.events import Event, EventBus
 from gleaner.app.services.job_runner import Message, RunResult, TrainingRun
-from gleaner.app.services.jobs_store import Job, JobStore
+from gleaner.app.services.jobs_store import Job, JobStore, Status
 from gleaner.app.services.packages import ML_MODEL, NewPackage, PackageService
 
 #: The page draws curves at 2 Hz at most; the database is written no oftener.
@@ -172,8 +172,11 @@ class JobExecution:
         self._store_lines(self._lines)
         self._lines = []
         job = self._store.get(self._job.id)
-        if job is not None:
-            self._events.publish(Event("job", job.organization_id, {"job": job.as_json()}))
+        if job is None:
+            return
+        if job.status is Status.CANCELING:  # by another process of the app, whose page cannot reach our child
+            self._run.stop()
+        self._events.publish(Event("job", job.organization_id, {"job": job.as_json()}))
 
     def _store_lines(self, lines: list[tuple[int, str, str]]) -> None:
         if lines:
