@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
@@ -23,6 +24,8 @@ from gleaner.app.http.item_models import (
 from gleaner.app.http.thumbs import FOREVER, thumb_answer
 from gleaner.app.services.items_values import Content, Item, Settle, Suggested
 from gleaner.app.store.records import Box
+
+_BEGINNING, _PIECE = 16 << 10, 256 << 10
 
 router = APIRouter(prefix="/api/items", tags=["items"])
 
@@ -91,7 +94,9 @@ class BoxChange(Body):
     responses={200: {"content": {"application/octet-stream": {}}, "description": "u32 LE rows, newest first"}},
 )
 def index(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> Response:
-    return Response(context.items.index(caller, wanted), media_type="application/octet-stream")
+    rows = context.items.index(caller, wanted)
+    headers = {"content-length": str(len(rows))}
+    return StreamingResponse(_in_turns(rows), media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/facets", response_model=FacetsModel)
@@ -209,3 +214,10 @@ def _range(header: str, size: int) -> tuple[int, int] | None:
     start = int(first)
     end = min(int(last), size - 1) if last else size - 1
     return (start, end - start + 1) if start < size and start <= end else None
+
+
+async def _in_turns(whole: bytes) -> AsyncIterator[bytes]:
+    """A beginning that fills a screen, then pieces: between them others are answered, the page's next question first of all."""
+    yield whole[:_BEGINNING]
+    for start in range(_BEGINNING, len(whole), _PIECE):
+        yield whole[start : start + _PIECE]

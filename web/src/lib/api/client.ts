@@ -78,11 +78,34 @@ async function json<T>(method: string, path: string, options?: Parameters<typeof
   return (text ? JSON.parse(text) : {}) as T;
 }
 
+/** The answer's bytes; `onBeginning` gets the first of them as soon as there are `enough`, while the others are on their way. */
+async function streamed(path: string, query: Query, signal: AbortSignal, enough: number, onBeginning: (bytes: Uint8Array) => void): Promise<ArrayBuffer> {
+  const response = await request("GET", path, { query, signal });
+  const reader = response.body?.getReader();
+  if (!reader) return response.arrayBuffer();
+  let bytes = new Uint8Array(Number(response.headers.get("content-length")) || 1 << 16);
+  let length = 0;
+  let isTold = false;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    if (length + part.value.length > bytes.length) {
+      const larger = new Uint8Array(Math.max(2 * bytes.length, length + part.value.length));
+      larger.set(bytes.subarray(0, length));
+      bytes = larger;
+    }
+    bytes.set(part.value, length);
+    length += part.value.length;
+    if (!isTold && length >= enough) onBeginning(bytes.slice(0, length));
+    isTold ||= length >= enough;
+  }
+  return bytes.buffer.slice(0, length);
+}
+
 export const api = {
   get: <T>(path: string, query?: Query, signal?: AbortSignal) => json<T>("GET", path, { query, signal }),
-  post: <T>(path: string, body: unknown = {}, query?: Query) => json<T>("POST", path, { body, query }),
+  post: <T>(path: string, body: unknown = {}, query?: Query, signal?: AbortSignal) => json<T>("POST", path, { body, query, signal }),
   put: <T>(path: string, body: unknown, query?: Query) => json<T>("PUT", path, { body, query }),
   patch: <T>(path: string, body: unknown, query?: Query) => json<T>("PATCH", path, { body, query }),
   delete: <T>(path: string, query?: Query) => json<T>("DELETE", path, { query }),
+  streamed,
   bytes: async (path: string, query?: Query, signal?: AbortSignal) => (await request("GET", path, { query, signal })).arrayBuffer(),
 };

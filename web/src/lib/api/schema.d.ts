@@ -1036,7 +1036,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ask */
+        /**
+         * Ask
+         * @description Who closes the connection stops the query.
+         */
         post: operations["ask_api_queries_post"];
         delete?: never;
         options?: never;

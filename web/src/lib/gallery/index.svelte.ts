@@ -16,8 +16,8 @@ export class RowIndex {
   #mustShow = false;
 
   constructor(
-    /** Asks the server for the rows of the filter as it is now. */
-    private readonly fetchIndex: (signal: AbortSignal) => Promise<Uint32Array<ArrayBuffer>>,
+    /** Asks the server for the rows of the filter as it is now; a long list's beginning is told before its end is here. */
+    private readonly fetchIndex: (signal: AbortSignal, onBeginning: (rows: Uint32Array) => void) => Promise<Uint32Array<ArrayBuffer>>,
     /** What may happen to the list on screen: newer pictures on top, any change at all. */
     private readonly may: () => { grow: boolean; change: boolean },
   ) {}
@@ -68,7 +68,10 @@ export class RowIndex {
     const abort = (this.#abort = new AbortController());
     const started = performance.now();
     try {
-      const ids = await this.fetchIndex(abort.signal);
+      const ids = await this.fetchIndex(abort.signal, (beginning) => {
+        // Another list than the one on the screen: not what somebody is in the middle of.
+        if (this.isLoading && !abort.signal.aborted) this.ids = beginning;
+      });
       if (abort.signal.aborted) return;
       this.#lastMs = performance.now() - started;
       this.error = null;

@@ -13,6 +13,8 @@ import { ItemStore } from "./items.svelte";
 import { Selection } from "./selection.svelte";
 
 const LOOKUP_CHUNK = 500;
+/** More than fit on a screen: shown before the rest of a long list is here. */
+const FIRST_ROWS = 1000;
 
 export class Workspace {
   readonly selection = new Selection();
@@ -30,7 +32,7 @@ export class Workspace {
     private readonly organizationId: () => string,
   ) {
     this.index = new RowIndex(
-      (signal) => this.#fetch(signal),
+      (signal, onBeginning) => this.#fetch(signal, onBeginning),
       () => ({ grow: this.canGrow && this.selection.size === 0, change: !this.isViewing }),
     );
     this.actions = new Actions(this.items, client, organizationId, (rows) => this.#gone(rows), () => this.index.reload());
@@ -70,8 +72,10 @@ export class Workspace {
     }
   }
 
-  async #fetch(signal: AbortSignal): Promise<Uint32Array<ArrayBuffer>> {
-    const rows = new Uint32Array(await api.bytes("/items/index", toAsked(this.filter(), this.organizationId()), signal));
+  async #fetch(signal: AbortSignal, onBeginning: (rows: Uint32Array) => void): Promise<Uint32Array<ArrayBuffer>> {
+    const asked = toAsked(this.filter(), this.organizationId());
+    const begun = (bytes: Uint8Array) => onBeginning(new Uint32Array(bytes.buffer as ArrayBuffer, 0, bytes.length >> 2));
+    const rows = new Uint32Array(await api.streamed("/items/index", asked, signal, FIRST_ROWS * 4, begun));
     this.selection.keepOnly(rows);
     return rows;
   }
