@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from grpclib import GRPCError, Status
 from sdk_app_world import World, app_world
@@ -310,3 +312,26 @@ async def test_deleted_readings_are_gone_from_every_answer(world: World) -> None
     assert latest is not None
     assert latest[2] == {"readings": kept}
     assert nothing == []
+
+
+def query_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if one.is_running() and "gleaner.app.lake.worker" in one.cmdline()]
+
+
+async def test_a_query_whose_client_is_gone_is_stopped(world: World) -> None:
+    endless = "SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c"
+
+    async def until(is_true: Callable[[], bool]) -> None:
+        for _ in range(600):
+            if is_true():
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail("nothing came of it in 30 s")
+
+    async with world.client() as client:
+        asking = asyncio.create_task(client.data_client.tabular_data_by_sql(world.organization_id, endless))
+        await until(lambda: any(one.cpu_times().user > 0.5 for one in query_processes()))
+        asking.cancel()
+        await until(lambda: not query_processes())
+        assert len(await client.data_client.tabular_data_by_sql(world.organization_id, "SELECT 1 AS one")) == 1

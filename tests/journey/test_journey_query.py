@@ -57,6 +57,25 @@ def test_pictures_are_counted_saved_and_taken_out(page: Page) -> None:
     expect(page.get_by_role("textbox", name="SQL")).to_have_value(re.compile("ORDER BY file_name"))
 
 
+ENDLESS = "SELECT count(*) FROM range(100000000000) AS one(a) WHERE a % 7 = hash(a) % 11"
+
+
+def test_a_query_that_takes_too_long_is_stopped(page: Page) -> None:
+    run(page, ENDLESS)
+    expect(page.get_by_role("timer")).to_be_visible()
+    Pages(page, "").picture("query-running")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_text("The query was stopped")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_have_count(0)
+    # Two may run at once: were these still running, the next would have to wait for a minute.
+    for _ in range(2):
+        run(page, ENDLESS)
+        page.get_by_role("button", name="Stop", exact=True).click()
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_have_count(0)
+    run(page, "SELECT 41 + 1 AS answer")
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("42")
+
+
 def test_a_saved_query_is_changed_and_renamed(page: Page, server: Server) -> None:
     area, saved = page.get_by_role("textbox", name="SQL"), page.get_by_role("region", name="Saved queries")
 

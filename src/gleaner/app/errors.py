@@ -9,6 +9,7 @@ AppError
 ├── Conflict            exists already, or changed meanwhile         409 / ALREADY_EXISTS
 ├── TooLarge            over a stated limit                          413 / RESOURCE_EXHAUSTED
 ├── TookTooLong         stopped after a stated time                  504 / DEADLINE_EXCEEDED
+├── Stopped             whoever asked has stopped it, or is gone     499 / CANCELLED
 ├── Unsupported         this app has no such thing, by design        501 / UNIMPLEMENTED
 └── Unavailable         may work later: retry                        503 / UNAVAILABLE
     └── DamagedReadings a lake file is damaged; made again from its batches
@@ -77,6 +78,11 @@ class TooLarge(AppError):
 
 class TookTooLong(AppError):
     code, http_status, grpc_status = "took_too_long", 504, 4
+
+
+class Stopped(AppError):
+    # 499 is nobody's standard; nginx's logs made it known. Nobody is there to read it.
+    code, http_status, grpc_status = "stopped", 499, 1
 
 
 class Unsupported(AppError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import bson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from gleaner.app.caller import Caller
+from gleaner.app.context import AppContext
 from gleaner.app.errors import InvalidInput
 from gleaner.app.http.answers import Answer, Done, in_json
 from gleaner.app.http.deps import CallerDep, ContextDep
@@ -26,6 +30,7 @@ from gleaner.app.services.saved_queries import Draft, Language, SavedQuery
 MOST_ROWS = 10_000
 MOST_EXACT = 2**53 - 1  # what JavaScript's numbers hold exactly (ECMA-262, Number.MAX_SAFE_INTEGER)
 _STANDARD = 1
+_LOOK_S = 0.25
 router = APIRouter(prefix="/api", tags=["queries"])
 _LANGUAGE = Field(description='`mql` is a JSON list of stages; a time is written {"$date": "2026-03-04T05:00:00Z"}.')
 LanguageName = Literal["sql", "mql"]
@@ -136,24 +141,34 @@ class PipelineChange(Body):
 
 
 @router.post("/queries", response_model=QueryRows)
-def ask(context: ContextDep, caller: CallerDep, body: Question) -> Response:
+async def ask(context: ContextDep, caller: CallerDep, body: Question, request: Request) -> Response:
+    """Who closes the connection stops the query."""
+    stop = threading.Event()
+    answering = asyncio.create_task(context.call(_answered, context, caller, body, stop))
+    while not (await asyncio.wait([answering], timeout=_LOOK_S))[0]:
+        if await request.is_disconnected():
+            stop.set()
+    return in_json(await answering)
+
+
+def _answered(context: AppContext, caller: Caller, body: Question, stop: threading.Event) -> QueryRows:
     began_s = time.monotonic()
     columns: list[str] = []
     if body.language == "sql":
         if body.pipeline_id:
             raise InvalidInput("What a data pipeline found is asked in MQL", "Write stages, or leave the pipeline out.")
-        answer = context.queries.sql(caller, body.organization_id, body.text)
+        answer = context.queries.sql(caller, body.organization_id, body.text, stop)
         columns, found = answer.columns, answer.rows
     elif body.pipeline_id:
         pipeline = context.pipelines.get(caller, body.pipeline_id)
         stages = stages_of_text(body.text or "[]")
-        found = context.queries.mql_of_sink(caller, pipeline.organization_id, pipeline.id, stages)
+        found = context.queries.mql_of_sink(caller, pipeline.organization_id, pipeline.id, stages, stop)
     else:
-        found = context.queries.mql(caller, body.organization_id, stages_of_text(body.text))
+        found = context.queries.mql(caller, body.organization_id, stages_of_text(body.text), stop)
     rows = [{name: _plain(value) for name, value in bson.decode(one).items()} for one in found[:MOST_ROWS]]
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     seconds = round(time.monotonic() - began_s, 3)
-    return in_json(QueryRows(columns=columns, rows=rows, count=len(found), seconds=seconds))
+    return QueryRows(columns=columns, rows=rows, count=len(found), seconds=seconds)
 
 
 @router.get("/organizations/{organization_id}/queries")

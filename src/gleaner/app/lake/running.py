@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import bson
 from cryptography.exceptions import InvalidTag
 
-from gleaner.app.errors import AppError, DamagedReadings, InvalidInput, TookTooLong, TooLarge
+from gleaner.app.errors import AppError, DamagedReadings, InvalidInput, Stopped, TookTooLong, TooLarge
 from gleaner.app.lake import engine, mql, pictures, sql, values, view
 from gleaner.app.lake.batches import UnreadableBatch
 from gleaner.app.lake.files import LakeFile
@@ -179,6 +179,10 @@ def too_long(asked: Question) -> TookTooLong:
         f"The query was stopped after {asked.seconds:g} seconds",
         "Name a part, a component or a time range, so that less has to be read.",
     )
+
+
+def stopped() -> Stopped:
+    return Stopped("The query was stopped by who asked it", "Ask it again.")
 
 
 def _about_the_query(err: Exception) -> AppError:

@@ -23,6 +23,7 @@ from gleaner.app.lake.view import Wanted
 
 MOST_ANSWER_BYTES = 64 << 20
 _WAIT_S = 20.0
+_LOOK_S = 0.1
 _GRACE_S = 5.0
 """After a query's time, for DuckDB to notice by itself."""
 
@@ -39,15 +40,21 @@ class QueryWorkers:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
-    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> Found:
-        """Raises what the query raised, Unavailable when too many are running."""
-        with self._turn():
+    def ask(
+        self,
+        asked: Question,
+        material: Callable[[dict[str, Wanted]], Material],
+        stop: threading.Event | None = None,
+    ) -> Found:
+        """Raises what the query raised, Unavailable when too many are running, Stopped soon after `stop` is set."""
+        stop = stop or threading.Event()
+        with self._turn(stop):
             try:
                 with self._worker() as chosen:
-                    return chosen.ask(asked, material)
+                    return chosen.ask(asked, material, stop)
             except _HasLeft:
                 with self._worker() as chosen:
-                    return chosen.ask(asked, material)
+                    return chosen.ask(asked, material, stop)
 
     def stop(self) -> None:
         with self._lock:
@@ -56,9 +63,13 @@ class QueryWorkers:
             one.close()
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=_WAIT_S):
-            raise Unavailable("Other queries are still running", "Try again in a moment.")
+    def _turn(self, stop: threading.Event) -> Iterator[None]:
+        deadline = time.monotonic() + _WAIT_S
+        while not self._turns.acquire(timeout=_LOOK_S):
+            if stop.is_set():
+                raise running.stopped()
+            if time.monotonic() >= deadline:
+                raise Unavailable("Other queries are still running", "Try again in a moment.")
         try:
             yield
         finally:
@@ -110,13 +121,13 @@ class _Worker:
         self._process.kill()
         self._process.wait()
 
-    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material]) -> Found:
+    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material], stop: threading.Event) -> Found:
         deadline = time.monotonic() + asked.seconds + _GRACE_S
         self.is_at_rest = False
         was_kept, self._is_new = not self._is_new, False
         try:
             self._connection.send(asked)
-            message = self._receive(asked, deadline)
+            message = self._receive(asked, deadline, stop)
         except (EOFError, ConnectionError):
             raise (_HasLeft() if was_kept else running.too_large(asked)) from None
         try:
@@ -124,7 +135,7 @@ class _Worker:
             self._connection.send(material(wanted))
             found = Found([], [])
             size = 0
-            while "rows" in (page := self._receive(asked, deadline)):
+            while "rows" in (page := self._receive(asked, deadline, stop)):
                 found.columns.extend(map(str, page["columns"]))
                 found.rows.extend(page["rows"])
                 size += sum(map(len, page["rows"]))
@@ -138,9 +149,12 @@ class _Worker:
         self.is_at_rest = True
         return found
 
-    def _receive(self, asked: Question, deadline: float) -> dict[str, Any]:
-        if not self._connection.poll(max(deadline - time.monotonic(), 0)):
-            raise running.too_long(asked)
+    def _receive(self, asked: Question, deadline: float, stop: threading.Event) -> dict[str, Any]:
+        while not self._connection.poll(_LOOK_S):
+            if stop.is_set():
+                raise running.stopped()  # DuckDB does not listen to others while it runs: the process goes with it
+            if time.monotonic() >= deadline:
+                raise running.too_long(asked)
         message: dict[str, Any] = bson.decode(self._connection.recv_bytes())
         if "error" in message:
             self.is_at_rest = True

@@ -6,7 +6,9 @@ A service file subclasses `Service` and one of viam-sdk's generated bases and de
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -52,6 +54,27 @@ def unary(method: Callable[[Any, Caller, Any], Message]) -> Handle:
                 return method(self, self.caller(metadata), request)
 
             await stream.send_message(await self.context.call(work))
+
+    return handle
+
+
+def stoppable(method: Callable[[Any, Caller, Any, threading.Event], Message]) -> Handle:
+    """As `unary`, for what may take a minute: the event is set when the client is gone, so that nobody's work goes on."""
+
+    async def handle(self: Service, stream: Stream[Any, Any]) -> None:
+        async with answering(stream):
+            request = await stream.recv_message()
+            metadata: Mapping[str, Any] = stream.metadata or {}
+            stop = threading.Event()
+
+            def work() -> Message:
+                return method(self, self.caller(metadata), request, stop)
+
+            try:
+                await stream.send_message(await self.context.call(work))
+            except asyncio.CancelledError:
+                stop.set()
+                raise
 
     return handle
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 from viam.gen.app.data.v1 import data_pb2 as pb
 
 from gleaner.app.caller import Caller
 from gleaner.app.errors import InvalidInput, Unsupported
-from gleaner.app.rpc.adapter import Service, timestamp, unary
+from gleaner.app.rpc.adapter import Service, stoppable, timestamp, unary
 from gleaner.app.services.query_indexes import Collection, IndexPlace, QueryIndex
 from gleaner.app.services.saved_queries import Draft, Language, SavedQuery
 
@@ -27,13 +28,17 @@ _NO_MONGODB = Unsupported(
 class QueriesRpc(Service):
     """Mixed into `DataRpc`."""
 
-    @unary
-    def TabularDataBySQL(self, caller: Caller, request: pb.TabularDataBySQLRequest) -> pb.TabularDataBySQLResponse:
-        found = self.context.queries.sql(caller, request.organization_id, request.sql_query)
+    @stoppable
+    def TabularDataBySQL(
+        self, caller: Caller, request: pb.TabularDataBySQLRequest, stop: threading.Event
+    ) -> pb.TabularDataBySQLResponse:
+        found = self.context.queries.sql(caller, request.organization_id, request.sql_query, stop)
         return pb.TabularDataBySQLResponse(raw_data=found.rows)
 
-    @unary
-    def TabularDataByMQL(self, caller: Caller, request: pb.TabularDataByMQLRequest) -> pb.TabularDataByMQLResponse:
+    @stoppable
+    def TabularDataByMQL(
+        self, caller: Caller, request: pb.TabularDataByMQLRequest, stop: threading.Event
+    ) -> pb.TabularDataByMQLResponse:
         """Hot storage is all of it here: nothing is slower for being old."""
         stages = list(request.mql_binary)
         if request.query_prefix_name:
@@ -43,9 +48,9 @@ class QueriesRpc(Service):
             stages = [*saved.asks.stages, *stages]
         if request.data_source.type == pb.TabularDataSourceType.TABULAR_DATA_SOURCE_TYPE_PIPELINE_SINK:
             pipeline = self.context.pipelines.get(caller, request.data_source.pipeline_id)
-            rows = self.context.queries.mql_of_sink(caller, pipeline.organization_id, pipeline.id, stages)
+            rows = self.context.queries.mql_of_sink(caller, pipeline.organization_id, pipeline.id, stages, stop)
             return pb.TabularDataByMQLResponse(raw_data=rows)
-        rows = self.context.queries.mql(caller, request.organization_id, stages)
+        rows = self.context.queries.mql(caller, request.organization_id, stages, stop)
         return pb.TabularDataByMQLResponse(raw_data=rows)
 
     # Saved queries: those in SQL are the web page's; this API can only say MQL.

@@ -6,6 +6,7 @@ given those alone (`app/lake/worker.py`), in a DuckDB that can reach nothing els
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,21 +48,30 @@ class QueryService:
         """Ends the processes kept for the next query; a later query starts one again."""
         self._workers.stop()
 
-    def sql(self, caller: Caller, organization_id: str, text: str) -> Found:
-        """Raises InvalidInput, PermissionDenied, TooLarge, TookTooLong, Unavailable."""
+    def sql(self, caller: Caller, organization_id: str, text: str, stop: threading.Event | None = None) -> Found:
+        """Raises InvalidInput, PermissionDenied, TooLarge, TookTooLong, Unavailable, Stopped (`stop` was set)."""
         if not text.strip():
             raise InvalidInput("The query is empty", "For example: SELECT * FROM readings LIMIT 10")
-        return self._ask(self._visible(caller, organization_id), text=text)
+        return self._ask(self._visible(caller, organization_id), text=text, stop=stop)
 
-    def mql(self, caller: Caller, organization_id: str, pipeline: Sequence[bytes]) -> list[bytes]:
+    def mql(
+        self, caller: Caller, organization_id: str, pipeline: Sequence[bytes], stop: threading.Event | None = None
+    ) -> list[bytes]:
         """A pipeline's stages (BSON documents) over the readings: its documents, in BSON. Raises as `sql`."""
-        return self._ask(self._visible(caller, organization_id), stages=tuple(pipeline)).rows
+        return self._ask(self._visible(caller, organization_id), stages=tuple(pipeline), stop=stop).rows
 
-    def mql_of_sink(self, caller: Caller, organization_id: str, sink_of: str, pipeline: Sequence[bytes]) -> list[bytes]:
+    def mql_of_sink(
+        self,
+        caller: Caller,
+        organization_id: str,
+        sink_of: str,
+        pipeline: Sequence[bytes],
+        stop: threading.Event | None = None,
+    ) -> list[bytes]:
         """As `mql`, over what the data pipeline `sink_of` found: each document as it came out of the pipeline."""
         seen = self._visible(caller, organization_id)
         mine = [one for one in seen.sinks if one.component_name == sink_name(sink_of)]
-        return self._ask(replace(seen, readings=mine), stages=(_NEW_ROOT, *pipeline)).rows
+        return self._ask(replace(seen, readings=mine), stages=(_NEW_ROOT, *pipeline), stop=stop).rows
 
     def mql_of_organization(self, organization_id: str, pipeline: Sequence[bytes], seconds: float) -> list[bytes]:
         """For the app's own work: over all readings of an organization."""
@@ -69,7 +79,15 @@ class QueryService:
             everything = origins_of(db, organization_id)
         return self._ask(_sorted(everything), stages=tuple(pipeline), seconds=seconds).rows
 
-    def _ask(self, seen: _Visible, *, text: str = "", stages: tuple[bytes, ...] = (), seconds: float = 0.0) -> Found:
+    def _ask(
+        self,
+        seen: _Visible,
+        *,
+        text: str = "",
+        stages: tuple[bytes, ...] = (),
+        seconds: float = 0.0,
+        stop: threading.Event | None = None,
+    ) -> Found:
         opened: list[int] = []
 
         def material(wanted: dict[str, Wanted]) -> Material:
@@ -83,10 +101,10 @@ class QueryService:
 
         question = Question(text, stages, seconds or self.seconds, self.memory_mb)
         try:
-            return self._workers.ask(question, material)
+            return self._workers.ask(question, material, stop)
         except DamagedReadings:
             mending.mend(self._database, self._packs, opened)
-            return self._workers.ask(question, material)
+            return self._workers.ask(question, material, stop)
 
     def _visible(self, caller: Caller, organization_id: str) -> _Visible:
         if organization_id not in caller.organization_ids():
