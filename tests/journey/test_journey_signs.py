@@ -55,9 +55,14 @@ def configure(pages: Pages, folder: Path) -> None:
     capture = page.get_by_role("region", name="Data capture of photos")
     capture.get_by_role("button", name="Add method").click()
     capture.get_by_label("Frequency (hz)").fill("4")
+    capture.get_by_label("Kept in the app").click()
+    page.get_by_role("option", name="some days").click()
+    capture.get_by_label("For", exact=True).fill("30")
     capture.get_by_role("button", name="Add a data manager").click()
     pages.picture("configure-new")
     pages.save_configuration()
+    page.reload()
+    expect(capture.get_by_label("For", exact=True)).to_have_value("30")
 
 
 def label_of_each_picture(page: Page, web: str, part_id: str, folder: Path) -> list[Seen]:

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CatalogModel, MachineConfig, ResourceConfig } from "../src/lib/api/types.ts";
 import { changes, merge, same } from "../src/lib/config/merge.ts";
-import { captureMethods, captureOf, freeName, modelOf, nameProblem, rename, setCaptureMethods } from "../src/lib/config/resources.ts";
+import { captureMethods, captureOf, freeName, modelOf, nameProblem, rename, retentionPolicy, setCaptureMethods, setRetentionPolicy } from "../src/lib/config/resources.ts";
 
 const camera = (name: string, attributes: Record<string, unknown> = {}): ResourceConfig => ({ name, api: "rdk:component:camera", model: "rdk:builtin:webcam", attributes });
 
@@ -56,6 +56,17 @@ test("capture rows live in service_configs and leave nothing behind", () => {
   setCaptureMethods(plain, [{ method: "ReadImage" }]);
   setCaptureMethods(plain, []);
   assert.equal(plain.service_configs, undefined);
+});
+
+test("how long data is kept stands beside the capture rows and goes without a trace", () => {
+  const resource = camera("c");
+  setRetentionPolicy(resource, { days: 3 });
+  assert.equal(resource.service_configs, undefined); // it captures nothing
+  setCaptureMethods(resource, [{ method: "ReadImage" }]);
+  setRetentionPolicy(resource, { binary_limit_gb: 2 });
+  assert.deepEqual(retentionPolicy(resource), { binary_limit_gb: 2 });
+  setRetentionPolicy(resource, undefined);
+  assert.deepEqual(resource.service_configs, [{ type: "data_manager", attributes: { capture_methods: [{ method: "ReadImage" }] } }]);
 });
 
 test("renaming follows the mentions in other resources and nothing else", () => {

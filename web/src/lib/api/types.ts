@@ -28,19 +28,22 @@ export type CaptureMethod = {
   disabled?: boolean;
   [key: string]: unknown;
 };
+/** How long the app keeps data, in Viam's words; of the whole machine only by days. */
+export type RetentionPolicy = { days?: number; binary_limit_gb?: number; tabular_limit_gb?: number };
 export type ResourceConfig = {
   name: string;
   api: string;
   model: string;
   attributes?: Record<string, unknown>;
   depends_on?: string[];
-  service_configs?: { type: string; attributes?: { capture_methods?: CaptureMethod[]; [key: string]: unknown } }[];
+  service_configs?: { type: string; attributes?: { capture_methods?: CaptureMethod[]; retention_policy?: RetentionPolicy; [key: string]: unknown } }[];
   [key: string]: unknown;
 };
 export type MachineConfig = {
   components?: ResourceConfig[];
   services?: ResourceConfig[];
   packages?: { name: string; package: string; version?: string; type?: string }[];
+  data_retention_policy?: RetentionPolicy;
   [key: string]: unknown;
 };
 export type PartConfig = Omit<Schemas["PartConfigModel"], "config"> & { config: MachineConfig };

@@ -1,5 +1,5 @@
 /** Reading and naming what a machine configuration holds, in old and new spellings. */
-import type { CaptureMethod, CatalogModel, MachineConfig, ResourceConfig } from "../api/types";
+import type { CaptureMethod, CatalogModel, MachineConfig, ResourceConfig, RetentionPolicy } from "../api/types";
 
 export type Kind = "components" | "services";
 export const KINDS: Kind[] = ["components", "services"];
@@ -62,6 +62,18 @@ export function setCaptureMethods(resource: ResourceConfig, methods: CaptureMeth
   const empty = (s: (typeof configs)[number]) => isDataManager(s.type) && !s.attributes?.capture_methods?.length && Object.keys(s.attributes ?? {}).length <= 1;
   resource.service_configs = configs.filter((s) => !empty(s));
   if (!resource.service_configs.length) delete resource.service_configs;
+}
+
+export function retentionPolicy(resource: ResourceConfig): RetentionPolicy | undefined {
+  return resource.service_configs?.find((s) => isDataManager(s.type))?.attributes?.retention_policy;
+}
+
+/** Of a resource that captures something: the policy stands beside its capture rows. */
+export function setRetentionPolicy(resource: ResourceConfig, policy: RetentionPolicy | undefined) {
+  const attributes = resource.service_configs?.find((s) => isDataManager(s.type))?.attributes;
+  if (!attributes) return;
+  if (policy) attributes.retention_policy = policy;
+  else delete attributes.retention_policy;
 }
 
 export function allNames(config: MachineConfig): Set<string> {
