@@ -76,6 +76,19 @@ def test_a_query_that_takes_too_long_is_stopped(page: Page) -> None:
     expect(page.get_by_role("region", name="Rows")).to_contain_text("42")
 
 
+def test_a_mistake_is_shown_where_it_is(page: Page) -> None:
+    def chosen() -> str:
+        return str(page.evaluate("(e => e.value.slice(e.selectionStart, e.selectionEnd))(document.activeElement)"))
+
+    run(page, "SELECT file_name\nFROM items\nWHERE size_bytes = FROM 3")
+    expect(page.get_by_role("alert")).to_contain_text("(line 3, column 20)")
+    assert chosen() == "FROM"
+    run(page, "SELECT file_name, colour FROM items")
+    expect(page.get_by_role("alert")).to_contain_text("colour")
+    assert chosen() == "colour"
+    Pages(page, "").picture("query-mistake")
+
+
 def test_a_saved_query_is_changed_and_renamed(page: Page, server: Server) -> None:
     area, saved = page.get_by_role("textbox", name="SQL"), page.get_by_role("region", name="Saved queries")
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import bson
+import duckdb
 import pytest
 import sqlalchemy as sa
 from store_fixtures import FOREIGN_PLACE, NOW_NS, OWNER, PLACE, Store, also_in_a_bucket, readings
 from viam.proto.app.datasync import DataType, SensorData, UploadMetadata
 
-from gleaner.app.lake import files
+from gleaner.app.errors import InvalidInput
+from gleaner.app.lake import files, sql
 from gleaner.app.lake.compaction import DUE_ROWS, FAN_IN, Compactor
 from gleaner.app.lake.mending import Rounds
 from gleaner.app.lake.schema import Column, columns_of, merged
@@ -350,3 +352,10 @@ def test_a_damaged_lake_file_holds_up_no_merge(store: Store) -> None:
     assert compactor(store).compact(everything=True).merged == FAN_IN
     assert rows(store, TOTAL) == [{"n": 80, "total": float(sum(range(80)))}]
     assert check(store.packs, store.database, deep=True).is_healthy
+
+
+def test_a_mistake_in_sql_is_told_with_its_place() -> None:
+    """In characters, though the text has some of two bytes before it."""
+    text = "SELECT 'ää' AS x,\n  FROM\nreadings WHERE x =="
+    with duckdb.connect() as connection, pytest.raises(InvalidInput, match=r'"==" \(line 3, column 18\)$'):
+        sql.parse(connection, text, frozenset(("readings",)))

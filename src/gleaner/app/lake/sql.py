@@ -57,10 +57,11 @@ class Statement:
 
 def parse(connection: duckdb.DuckDBPyConnection, text: str, tables: frozenset[str]) -> Statement:
     """Raises InvalidInput."""
-    row = connection.execute("SELECT json_serialize_sql(?)", [_with_double_quotes(text)]).fetchone()
+    sent = _with_double_quotes(text)
+    row = connection.execute("SELECT json_serialize_sql(?)", [sent]).fetchone()
     tree = json.loads(row[0]) if row else {}
     if tree.get("error"):
-        where = f" at character {tree['position']}" if "position" in tree else ""
+        where = _place(sent, int(tree["position"])) if "position" in tree else ""
         raise InvalidInput(f"The query is not a SELECT that can be run: {tree['error_message']}{where}", _HINT)
     if len(tree["statements"]) != 1:
         raise InvalidInput(f"{len(tree['statements'])} statements were sent, expected exactly one", _HINT)
@@ -72,6 +73,12 @@ def parse(connection: duckdb.DuckDBPyConnection, text: str, tables: frozenset[st
         _check(node, tables, named, found)
     fields = [path for node in _nodes(tree) if node.get("class") == "COLUMN_REF" and (path := _path(node)[1])]
     return Statement(tree, found, fields, {name: _conditions(tree, name) for name in found})
+
+
+def _place(text: str, position: int) -> str:
+    """Of a byte of the text, for people."""
+    before = text.encode()[:position].decode(errors="replace")
+    return f" (line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))})"
 
 
 def written(connection: duckdb.DuckDBPyConnection, statement: Statement, columns: Columns) -> str:
