@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from journey_gallery import SECONDS, Server, logged_in_page, picture, running_server
 from journey_pages import Pages
 from playwright.sync_api import Browser, Page, expect
+from viam.app.viam_client import ViamClient
+from viam.rpc.dial import DialOptions
+
+
+async def send_readings(server: Server, grpc: int) -> None:
+    organization = server.organization_id
+    location = server.rest.get(f"/api/organizations/{organization}/locations").json()[0]["id"]
+    machine = server.rest.post("/api/machines", json={"name": "kitchen", "location_id": location}).json()
+    grant = {"name": "test", "resource_type": "organization", "resource_id": organization, "role": "owner"}
+    key = server.rest.post(f"/api/organizations/{organization}/keys", json=grant).json()
+    options = DialOptions.with_api_key(key["key"], key["id"])
+    options.insecure = True
+    client = await ViamClient.create_from_dial_options(options, app_url=f"http://127.0.0.1:{grpc}")
+    try:
+        when = datetime.now(UTC)
+        await client.data_client.tabular_data_capture_upload(
+            tabular_data=[{"readings": {"celsius": 21.5, "door": {"is open": False}}}],
+            part_id=machine["parts"][0]["id"],
+            component_type="rdk:component:sensor",
+            component_name="oven",
+            method_name="Readings",
+            data_request_times=[(when, when)],
+        )
+    finally:
+        client.close()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("app"), *free_ports(2)) as made:
+    web, grpc = free_ports(2)
+    with running_server(tmp_path_factory.mktemp("app"), web, grpc) as made:
+        sent = threading.Thread(target=lambda: asyncio.run(send_readings(made, grpc)))
+        sent.start()  # of its own: Playwright's loop is this thread's
+        sent.join()
         made.upload({f"{colour}.jpg": picture(colour, seed) for seed, colour in enumerate(("red", "green", "blue"))})
         yield made
 
@@ -164,6 +196,22 @@ def test_every_example_and_every_column_shown_can_be_asked(page: Page) -> None:
         columns = table.locator(".columns button").all_text_contents()
         page.get_by_role("textbox", name="SQL").fill(f"SELECT {', '.join(columns)} FROM {name}")
         answered()
+
+
+def test_what_sensors_say_is_listed_and_put_into_the_question(page: Page) -> None:
+    page.get_by_role("tab", name="SQL").click()
+    readings = page.get_by_role("region", name="Tables").get_by_role("group").first
+    readings.locator("summary").click()
+    expect(readings).to_contain_text("oven kitchen")
+    Pages(page, "").picture("query-keys")
+    page.get_by_role("textbox", name="SQL").fill("SELECT  AS value FROM readings")
+    page.get_by_role("textbox", name="SQL").evaluate("e => e.setSelectionRange(7, 7)")
+    readings.get_by_role("button", name='door."is open"').click()
+    expect(page.get_by_role("textbox", name="SQL")).to_have_value(
+        'SELECT data.readings.door."is open" AS value FROM readings'
+    )
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("false")
 
 
 def test_a_pipeline_is_made_of_the_question_and_asked(page: Page, server: Server) -> None:
