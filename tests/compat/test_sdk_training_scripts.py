@@ -13,6 +13,7 @@ from sdk_app_world import World, app_world
 from test_sdk_app_training import ended, make_dataset, members
 from viam.gen.app.packages.v1 import packages_pb2 as packages
 from viam.gen.app.packages.v1.packages_grpc import PackageServiceStub
+from viam.proto.app import Visibility
 from viam.proto.app.mltraining import SubmitCustomTrainingJobRequest, TrainingStatus
 
 SCRIPT = """
@@ -90,6 +91,58 @@ async def test_a_script_of_the_registry_makes_a_model(world: World) -> None:
         assert found is not None and found.about["labels"] == ["box", "disc"]
         assert found.about["model_framework"] == "tflite"
         assert set(members(b"".join(world.context.packages.content(found)))) == {"net.tflite", "labels.txt"}
+
+
+async def test_an_item_is_made_described_filled_and_deleted(world: World) -> None:
+    item_id, kind = f"{world.organization_id}:mine", packages.PackageType.PACKAGE_TYPE_ML_TRAINING
+    async with world.client() as client:
+        app = client.app_client
+
+        async def listed(search: str | None = None) -> list[str]:
+            found = await app.list_registry_items(world.organization_id, [kind], [], [], [], search)
+            return [one.item_id for one in found]
+
+        await app.create_registry_item(world.organization_id, "mine", kind)
+        empty = await app.get_registry_item(item_id)
+        assert (empty.type, list(empty.ml_training_metadata.versions)) == (kind, [])
+        await app.update_registry_item(item_id, kind, "Finds birds", Visibility.VISIBILITY_PRIVATE)
+        assert (await listed(), await listed("BIRDS"), await listed("fish")) == ([item_id], [item_id], [])
+        await upload(world, client, "1.0")
+        filled = await app.get_registry_item(item_id)
+        assert filled.description == "Finds birds"
+        assert [one.version for one in filled.ml_training_metadata.versions] == ["1.0"]
+        wrong = [
+            (app.create_registry_item(world.organization_id, "mine", kind), Status.ALREADY_EXISTS),
+            (app.create_registry_item(world.organization_id, "a b", kind), Status.INVALID_ARGUMENT),
+            (app.create_registry_item("elsewhere", "other", kind), Status.PERMISSION_DENIED),
+            (
+                app.update_registry_item(f"{world.organization_id}:no", kind, "", Visibility.VISIBILITY_PRIVATE),
+                Status.NOT_FOUND,
+            ),
+            (
+                app.update_registry_item(
+                    item_id, packages.PackageType.PACKAGE_TYPE_ML_MODEL, "", Visibility.VISIBILITY_PRIVATE
+                ),
+                Status.INVALID_ARGUMENT,
+            ),
+            (app.update_registry_item(item_id, kind, "", Visibility.VISIBILITY_PUBLIC), Status.UNIMPLEMENTED),
+            (
+                app.create_registry_item(world.organization_id, "a-module", packages.PackageType.PACKAGE_TYPE_MODULE),
+                Status.INVALID_ARGUMENT,
+            ),
+        ]
+        for call, status in wrong:
+            with pytest.raises(GRPCError) as refused:
+                await call
+            assert refused.value.status is status, refused.value
+        assert (await app.get_registry_item(item_id)).description == "Finds birds"
+        await app.delete_registry_item(item_id)
+        assert await listed() == []
+        with pytest.raises(GRPCError) as gone:
+            await app.get_registry_item(item_id)
+        assert gone.value.status is Status.NOT_FOUND
+        await app.create_registry_item(world.organization_id, "mine", kind)
+        assert (await app.get_registry_item(item_id)).description == ""
 
 
 async def test_arguments_reach_the_script_and_its_last_words_reach_the_caller(world: World) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gleaner.app.services.queries import QueryService
     from gleaner.app.services.query_indexes import QueryIndexes
     from gleaner.app.services.readings import ReadingService
+    from gleaner.app.services.registry_items import RegistryItems
     from gleaner.app.services.saved_queries import SavedQueries
     from gleaner.app.services.sequences import SequenceService
     from gleaner.app.services.signed_links import SignedLinks
@@ -119,6 +120,7 @@ class AppContext:
     file_uploads: FileUploads = field(init=False)
     jobs: TrainingService = field(init=False)
     packages: PackageService = field(init=False)
+    registry_items: RegistryItems = field(init=False)
     ml_models: MlModelService = field(init=False)
     deploy: DeployService = field(init=False)
     links: MachineLinks = field(init=False)

@@ -18,6 +18,7 @@ from gleaner.app.services.logs import LogService
 from gleaner.app.services.ml_models import MlModelService
 from gleaner.app.services.package_signing import PackageSigner
 from gleaner.app.services.packages import PackageService
+from gleaner.app.services.registry_items import RegistryItems
 from gleaner.app.store.object_store import open_objects, packages_address
 
 
@@ -33,6 +34,7 @@ def build_fleet(context: AppContext) -> None:
     objects = open_objects(packages_address(context.settings.store, folder), os.environ)
     earlier = folder if objects.is_shared else None
     context.packages = packages = PackageService(database, events, fleet, context.keys, objects, earlier)
+    context.registry_items = RegistryItems(database, packages)
     context.package_signer = PackageSigner(context.keys.tokens, packages)
     fleet.configs.versions = packages
     context.deploy = DeployService(fleet, packages)
