@@ -145,10 +145,13 @@ async def ask(context: ContextDep, caller: CallerDep, body: Question, request: R
     """Who closes the connection stops the query."""
     stop = threading.Event()
     answering = asyncio.create_task(context.call(_answered, context, caller, body, stop))
-    while not (await asyncio.wait([answering], timeout=_LOOK_S))[0]:
-        if await request.is_disconnected():
-            stop.set()
-    return in_json(await answering)
+    try:
+        while not (await asyncio.wait([answering], timeout=_LOOK_S))[0]:
+            if await request.is_disconnected():
+                stop.set()
+        return in_json(await answering)
+    finally:
+        stop.set()  # also when this task is cancelled, as an app that stops does
 
 
 def _answered(context: AppContext, caller: Caller, body: Question, stop: threading.Event) -> QueryRows:

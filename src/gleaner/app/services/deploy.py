@@ -137,7 +137,7 @@ def _latency_ms(status: dict[str, Any], names: Names) -> float | None:
 def _figures(compared: dict[str, Any]) -> str:
     """Of both versions on the same test pictures, in words."""
     names = {"map50": "mAP50", "macro_f1": "F1"}
-    if compared["now"] is None or compared["measure"] not in names:
+    if None in (compared["now"], compared["before"]) or compared["measure"] not in names:
         now, before = compared["right_now"], compared["right_before"]
         return f"{now} of {compared['pictures']} test pictures right, {before} before"
     name, now, before = names[compared["measure"]], compared["now"], compared["before"]

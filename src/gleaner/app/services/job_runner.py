@@ -95,11 +95,11 @@ class TrainingRun:
         return RunResult(exit_code, is_done, failure, list(self._stderr))
 
     def stop(self) -> None:
-        """SIGTERM now, SIGKILL after five seconds if it is still there."""
+        """SIGTERM now, SIGKILL after five seconds if it is still there. Once: a second one would hit what tidies up."""
         with self._lock:
-            self._is_stopping = True
+            was_stopping, self._is_stopping = self._is_stopping, True
             process = self._process
-        if process is None or process.poll() is not None:
+        if was_stopping or process is None or process.poll() is not None:
             return
         _signal_group(process.pid, signal.SIGTERM)
         killer = threading.Timer(KILL_AFTER_S, self._kill, args=(process,))

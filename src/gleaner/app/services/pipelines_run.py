@@ -22,7 +22,6 @@ from typing import Any
 
 import bson
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from gleaner.app.database import Database
 from gleaner.app.errors import AppError, Conflict, TooLarge, Unavailable
@@ -144,10 +143,12 @@ class PipelineRunner:
                 raise TooLarge(
                     f"The run found {len(found):,} documents, more than {MOST_DOCUMENTS:,}", "Group or limit them."
                 )
-            self._store(one, run_id, (start_ns, end_ns), found)
-        except (Unavailable, TimeoutError, OSError, SQLAlchemyError) as err:
-            self._postpone(one, run_id, err)
-            return False
+            try:
+                self._store(one, run_id, (start_ns, end_ns), found)
+            except (Unavailable, TimeoutError) as err:
+                # Only this: a question that fails may fail for ever, and its period must not hold up the later ones.
+                self._postpone(one, run_id, err)
+                return False
         except AppError as err:
             error = f"{err.message}. {err.hint}".strip()
         if error:
