@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from test_sdk_app_training import ended, make_dataset, members
 from viam.gen.app.packages.v1 import packages_pb2 as packages
 from viam.gen.app.packages.v1.packages_grpc import PackageServiceStub
 from viam.proto.app import Visibility
-from viam.proto.app.mltraining import SubmitCustomTrainingJobRequest, TrainingStatus
+from viam.proto.app.data import SequenceResourceFilter
+from viam.proto.app.dataset import DatasetType
+from viam.proto.app.mltraining import ModelType, SubmitCustomTrainingJobRequest, TrainingStatus
 
 SCRIPT = """
 import argparse, json, pathlib
@@ -33,6 +36,24 @@ pathlib.Path(args.model_output_directory, "net.tflite").write_bytes(str(size).en
 pathlib.Path(args.model_output_directory, "labels.txt").write_text("\\n".join(tags))
 """
 
+SEQUENCE_SCRIPT = """
+import argparse, json, pathlib
+import pyarrow.parquet as pq
+parser = argparse.ArgumentParser()
+for name in ("binary_data", "tabular_data", "sequences"):
+    parser.add_argument(f"--{name}_file", required=True)
+parser.add_argument("--model_output_directory")
+args = parser.parse_args()
+sequences = pq.read_table(args.sequences_file).to_pylist()
+pictures = pq.read_table(args.binary_data_file).to_pylist()
+readings = pq.read_table(args.tabular_data_file).to_pylist()
+print(f"{len(sequences)} sequence {sequences[0]['sequence_id']} of {sequences[0]['tags']}", flush=True)
+sizes = [len(one["data"]) - 3 for one in pictures]
+celsius = [float(json.loads(one["data"])["celsius"]) for one in readings]
+print(f"pictures {sizes}, celsius {celsius}", flush=True)
+pathlib.Path(args.model_output_directory, "policy.onnx").write_bytes(b"p")
+"""
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
@@ -41,17 +62,17 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
-def archive() -> bytes:
+def archive(script: str = SCRIPT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
-        for name, text in (("model/__init__.py", ""), ("model/training.py", SCRIPT)):
+        for name, text in (("model/__init__.py", ""), ("model/training.py", script)):
             info = tarfile.TarInfo(f"mine-1/{name}")
             info.size = len(text)
             opened.addfile(info, io.BytesIO(text.encode()))
     return buffer.getvalue()
 
 
-async def upload(world: World, client: object, version: str) -> None:
+async def upload(world: World, client: object, version: str, script: str = SCRIPT) -> None:
     """As `viam training-script upload` does."""
     info = packages.PackageInfo(
         organization_id=world.organization_id,
@@ -64,7 +85,7 @@ async def upload(world: World, client: object, version: str) -> None:
     metadata = client._metadata  # type: ignore[attr-defined]
     async with stub.CreatePackage.open(metadata=metadata) as stream:
         await stream.send_message(packages.CreatePackageRequest(info=info))
-        await stream.send_message(packages.CreatePackageRequest(contents=archive()), end=True)
+        await stream.send_message(packages.CreatePackageRequest(contents=archive(script)), end=True)
         made = await stream.recv_message()
     assert made is not None and made.version == version
 
@@ -91,6 +112,48 @@ async def test_a_script_of_the_registry_makes_a_model(world: World) -> None:
         assert found is not None and found.about["labels"] == ["box", "disc"]
         assert found.about["model_framework"] == "tflite"
         assert set(members(b"".join(world.context.packages.content(found)))) == {"net.tflite", "labels.txt"}
+
+
+async def test_a_script_learns_from_a_dataset_of_sequences(world: World) -> None:
+    start = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    times = start, start + timedelta(seconds=10)
+    async with world.client() as client:
+        data, ml = client.data_client, client.ml_training_client
+        for at, content in ((1, b"one"), (2, b"two"), (11, b"later")):
+            moment = start + timedelta(seconds=at)
+            await data.binary_data_capture_upload(
+                b"\xff\xd8\xff" + content, world.part_id, "camera", "cam", "GetImages", ".jpg",
+                data_request_times=(moment, moment),
+            )  # fmt: skip
+        await data.tabular_data_capture_upload(
+            [{"celsius": 20.5}, {"celsius": 21}], world.part_id, "sensor", "meter", "Readings",
+            [(start + timedelta(seconds=at),) * 2 for at in (3, 4)],
+        )  # fmt: skip
+        resources = [
+            SequenceResourceFilter(resource_name=name, method_name=method)
+            for name, method in (("cam", "GetImages"), ("meter", "Readings"))
+        ]
+        first = await data.create_sequence(world.part_id, resources, *times, ["grasp"])
+        dataset = await data.create_dataset("grasps", world.organization_id, DatasetType.DATASET_TYPE_SEQUENCE_DATA)
+        await upload(world, client, "2.0", SEQUENCE_SCRIPT)
+        submit = ml.submit_custom_training_job
+        item_id = f"{world.organization_id}:mine"
+        with pytest.raises(GRPCError, match="grasps is empty") as refused:
+            await submit(world.organization_id, dataset, item_id, "2.0", "policy", "v1")
+        assert refused.value.status is Status.INVALID_ARGUMENT
+        await data.add_sequences_to_dataset(dataset, [first])
+        job = await submit(world.organization_id, dataset, item_id, "2.0", "policy", "v1")
+        await data.delete_sequence(first)  # the version has it
+        done = await ended(client, job)
+        assert done.status == TrainingStatus.TRAINING_STATUS_COMPLETED, done.error_status  # type: ignore[attr-defined]
+        told = [line.message for line in world.context.jobs.logs(world.owner, job)]
+        assert f"1 sequence {first} of ['grasp']" in told
+        assert "pictures [3, 3], celsius [20.5, 21.0]" in told
+        with pytest.raises(GRPCError, match="holds sequences, not pictures") as refused:
+            await ml.submit_training_job(
+                world.organization_id, dataset, "managed", "v1", ModelType.MODEL_TYPE_SINGLE_LABEL_CLASSIFICATION, ["a"]
+            )
+        assert refused.value.status is Status.INVALID_ARGUMENT
 
 
 async def test_an_item_is_made_described_filled_and_deleted(world: World) -> None:

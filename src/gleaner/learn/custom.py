@@ -1,6 +1,7 @@
 """A training script of somebody's own, in Viam's package format: an sdist with `setup.py` and `model/training.py`.
 
-It is run as `python -m model.training --dataset_file=… --model_output_directory=… --own=argument` in a virtual environment that pip
+It is run as `python -m model.training --dataset_file=… --model_output_directory=… --own=argument` (for a dataset of sequences
+`--binary_data_file=… --tabular_data_file=… --sequences_file=…`) in a virtual environment that pip
 fills with what the script asks for (`custom_env.py`). What it prints is the run's log, what it leaves in the output directory
 is the model. It has the rights of whoever runs Gleaner.
 """
@@ -23,6 +24,8 @@ from gleaner.learn.custom_env import make_environment
 from gleaner.learn.errors import RunProblem
 from gleaner.learn.events import Events
 
+SEQUENCE_FILES = ("binary_data", "tabular_data", "sequences")
+"""A dataset of sequences: three Parquet files in the run's folder."""
 MODULE = Path("model", "training.py")
 _TAIL, _LONGEST_LINE = 12, 4000
 _TICK_S = 1.0
@@ -57,12 +60,12 @@ def run_custom(run_dir: Path, events: Events, elapsed: Callable[[], float]) -> N
     steps = _Steps(events, elapsed, request.budget_s)
     steps.phase = "unpacking"
     source = unpack(run_dir / request.script, run_dir / "script")
-    dataset, output = _absolute_dataset(run_dir, request.dataset), run_dir / request.output_dir
+    data, output = _data_arguments(run_dir, request.dataset), run_dir / request.output_dir
     output.mkdir(exist_ok=True)
     steps.phase = "installing"
     python = make_environment(run_dir / "env", source, steps.command, events)
     own = [f"--{name}={value}" for name, value in request.arguments.items()]
-    paths = [f"--dataset_file={dataset}", f"--model_output_directory={output}"]
+    paths = [*data, f"--model_output_directory={output}"]
     steps.phase = "training"
     events.log(" ".join(["Running python -m model.training", *own]))
     code, tail = steps.command([str(python), "-m", "model.training", *paths, *own], source)
@@ -89,6 +92,13 @@ def unpack(archive: Path, folder: Path) -> Path:
         f"The training script has no {MODULE.as_posix()}.",
         "Pack the folder that holds setup.py and model/ into the .tar.gz, as `python -m build --sdist` does.",
     )
+
+
+def _data_arguments(run_dir: Path, dataset: str) -> list[str]:
+    sequences = {name: run_dir / f"{name}.parquet" for name in SEQUENCE_FILES}
+    if all(path.is_file() for path in sequences.values()):
+        return [f"--{name}_file={path}" for name, path in sequences.items()]
+    return [f"--dataset_file={_absolute_dataset(run_dir, dataset)}"]
 
 
 def _absolute_dataset(run_dir: Path, name: str) -> Path:

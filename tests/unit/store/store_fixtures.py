@@ -101,7 +101,7 @@ def open_store(folder: Path, database_url: str = "", objects: Objects | None = N
     spool.start()
     ingest = Ingest(packs, database, events, clock_ns=clock)
     items = ItemService(database, packs, events, clock)
-    datasets = DatasetService(database, packs, events, clock)
+    datasets = DatasetService(database, packs, events, lambda version_id, folder: 0, clock)
     return Store(
         folder, keys, database, events, packs, spool, ingest, items, ReadingService(database, packs), datasets, clock
     )

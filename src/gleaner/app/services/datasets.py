@@ -29,11 +29,18 @@ _ALIVE = t.item.c.deleted_ns.is_(None)
 
 class DatasetService:
     def __init__(
-        self, database: Database, packs: PackStore, events: EventBus, clock_ns: Callable[[], int] = time.time_ns
+        self,
+        database: Database,
+        packs: PackStore,
+        events: EventBus,
+        write_sequences: Callable[[str, Path], int],
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`write_sequences(version_id, folder)`: writes what a version of sequences holds and counts them."""
         self._database = database
         self._packs = packs
         self._events = events
+        self._write_sequences = write_sequences
         self._clock_ns = clock_ns
 
     def of_organization(self, caller: Caller, organization_id: str) -> list[Dataset]:
@@ -124,9 +131,11 @@ class DatasetService:
     def check(
         self, caller: Caller, dataset_id: str, labels: Sequence[str] = (), model_type: str = ""
     ) -> dict[str, Any]:
-        """What may make a poor model: `{warnings:[{message,hint}], counts:[{label,count}], untagged}`."""
+        """What may make a poor model: `{warnings:[{message,hint}], counts:[{label,count}], untagged}`. Raises InvalidInput
+        for a dataset of sequences."""
         with self._database.read() as db:
-            dataset_row(db, caller, dataset_id)
+            row = dataset_row(db, caller, dataset_id)
+            require_pictures(row["type"], row["name"], "Run a training script of your own on it.")
             return datasets_check.check(db, dataset_id, labels, model_type)
 
     def create_version(self, caller: Caller, dataset_id: str) -> DatasetVersion:
@@ -139,7 +148,10 @@ class DatasetService:
         return version
 
     def materialize_version(self, version_id: str, directory: Path) -> Materialized:
-        """Writes `dataset.jsonl` and the pictures for a training run. For code that has already checked its caller."""
+        """Writes `dataset.jsonl` and the pictures, or the three files of sequences, for a training run. For code that has
+        already checked its caller."""
+        if sequences := self._write_sequences(version_id, directory):
+            return Materialized(sequences, 0)
         return datasets_versions.materialize(self._database, self._packs, version_id, directory)
 
     def _chosen(
@@ -147,10 +159,7 @@ class DatasetService:
     ) -> tuple[sa.RowMapping, list[int]]:
         dataset = dataset_row(db, caller, dataset_id)
         require_maker(caller, dataset["organization_id"])
-        if dataset["type"] != DatasetType.BINARY:
-            raise InvalidInput(
-                f"The dataset {dataset['name']} holds sequences, not pictures", "Choose another, or make one."
-            )
+        require_pictures(dataset["type"], dataset["name"], "Choose another, or make one.")
         rows, origins = selected(db, caller, selection)
         if any(one.organization_id != dataset["organization_id"] for one in origins):
             raise InvalidInput(
@@ -195,6 +204,12 @@ def dataset_row(db: sa.Connection, caller: Caller, dataset_id: str) -> sa.RowMap
     if row is None or row["organization_id"] not in caller.organization_ids():
         raise NotFound(f"There is no dataset {dataset_id}", "List the datasets to see its id.")
     return row
+
+
+def require_pictures(type_: str, name: str, hint: str) -> None:
+    """Raises InvalidInput for a dataset of sequences."""
+    if type_ != DatasetType.BINARY:
+        raise InvalidInput(f"The dataset {name} holds sequences, not pictures", hint)
 
 
 def _require_seen(caller: Caller, organization_id: str) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from gleaner.app.caller import Caller
 from gleaner.app.database import Database
 from gleaner.app.errors import InvalidInput, NotFound, PermissionDenied
-from gleaner.app.services.datasets import DatasetService
+from gleaner.app.services.datasets import DatasetService, require_pictures
 from gleaner.app.services.datasets_values import DatasetVersion
 from gleaner.app.services.fleet_values import iso
 from gleaner.app.services.items_filter import visible_origins
@@ -84,6 +84,7 @@ class DatasetExports:
 
     def _version(self, caller: Caller, dataset_id: str, version: int) -> DatasetVersion:
         dataset = self._datasets.get(caller, dataset_id)
+        require_pictures(dataset.type, dataset.name, "Export it with StartSequenceDatasetExport.")
         if not version:
             try:
                 return self._datasets.create_version(caller, dataset_id)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from gleaner.app.database import Database
 from gleaner.app.errors import InvalidInput, NotFound
-from gleaner.app.services.datasets_values import DatasetVersion, Materialized
+from gleaner.app.services.datasets_values import DatasetType, DatasetVersion, Materialized
 from gleaner.app.services.fleet_values import iso
 from gleaner.app.store import sniff
 from gleaner.app.store import tables as t
@@ -24,16 +24,25 @@ from gleaner.formats.values import Box, split_off
 from gleaner.formats.viam import box_line
 
 _MEMBER = t.dataset_item.c
+COVERED = ("organization_id", "location_id", "machine_id", "part_id", "resources", "tags", "start_ns", "end_ns")
+"""What a version keeps of a sequence."""
 
 
 def create(db: sa.Connection, dataset: sa.RowMapping, now_ns: int) -> DatasetVersion:
-    """Copies members and annotations; the newest version again if its hash is the same."""
-    members = _members(db, dataset["id"])
-    if not members:
-        raise InvalidInput(f"The dataset {dataset['name']} is empty", "Add pictures to it first.")
+    """Copies members and annotations, or what the sequences cover; the newest version again if its hash is the same."""
     digest = hashlib.sha256()
-    for _, content, notes in sorted(members, key=lambda one: one[1:]):
-        digest.update(content + hashlib.sha256(notes.encode()).digest())
+    if dataset["type"] == DatasetType.SEQUENCE:
+        table, what, rows = t.dataset_version_sequence, "sequences", _sequences(db, dataset["id"])
+        for row in rows:
+            digest.update(json.dumps(row, sort_keys=True).encode())
+    else:
+        members = _members(db, dataset["id"])
+        for _, content, notes in sorted(members, key=lambda one: one[1:]):
+            digest.update(content + hashlib.sha256(notes.encode()).digest())
+        table, what = t.dataset_version_item, "pictures"
+        rows = [{"row": row, "annotations": notes} for row, _, notes in members]
+    if not rows:
+        raise InvalidInput(f"The dataset {dataset['name']} is empty", f"Add {what} to it first.")
     versions = sa.select(t.dataset_version).where(t.dataset_version.c.dataset_id == dataset["id"])
     newest = db.execute(versions.order_by(t.dataset_version.c.version.desc()).limit(1)).mappings().one_or_none()
     if newest is not None and newest["hash"] == digest.hexdigest():
@@ -45,12 +54,11 @@ def create(db: sa.Connection, dataset: sa.RowMapping, now_ns: int) -> DatasetVer
         organization_id=dataset["organization_id"],
         version=newest["version"] + 1 if newest is not None else 1,
         created_ns=now_ns,
-        item_count=len(members),
+        item_count=len(rows),
         hash=digest.hexdigest(),
     )
     db.execute(t.dataset_version.insert().values(**made.__dict__))
-    rows = [{"version_id": made.id, "row": row, "annotations": notes} for row, _, notes in members]
-    db.execute(t.dataset_version_item.insert(), rows)
+    db.execute(table.insert(), [{"version_id": made.id, **row} for row in rows])
     return made
 
 
@@ -119,6 +127,17 @@ def _members(db: sa.Connection, dataset_id: str) -> list[tuple[int, bytes, str]]
     items = db.execute(query).all()
     annotations = dict(_annotations(db, [row for row, _ in items]))
     return [(row, digest, annotations[row]) for row, digest in items]
+
+
+def _sequences(db: sa.Connection, dataset_id: str) -> list[dict[str, Any]]:
+    """As the version's table keeps them."""
+    one, member = t.sequence.c, t.dataset_sequence.c
+    query = sa.select(t.sequence).join(member.sequence_id.table, one.id == member.sequence_id)
+    found = db.execute(query.where(member.dataset_id == dataset_id, one.deleted_ns.is_(None)).order_by(one.id))
+    return [
+        {"sequence_id": row["id"], "covers": json.dumps({name: row[name] for name in COVERED})}
+        for row in found.mappings()
+    ]
 
 
 def _annotations(db: sa.Connection, rows: Sequence[int]) -> Iterator[tuple[int, str]]:

@@ -18,7 +18,9 @@ CUSTOM_DEFAULT_S = 6 * 3600.0
 _LONGEST_MODEL_NAME = 40
 _MOST_ARGUMENTS, _LONGEST_ARGUMENT = 100, 4000
 _ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
-_TAKEN = frozenset({"dataset_file", "model_output_directory"})
+_TAKEN = frozenset(
+    {"dataset_file", "binary_data_file", "tabular_data_file", "sequences_file", "model_output_directory"}
+)
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,7 @@ class SequenceService:
 
     def item_filter(self, caller: Caller, sequence_id: str) -> ItemFilter:
         """Which items belong to it."""
-        found = self.get(caller, sequence_id)
-        return ItemFilter(
-            organization_ids=(found.organization_id,),
-            part_ids=(found.part_id,),
-            resources=found.covers.resources,
-            start_ns=found.covers.start_ns,
-            end_ns=found.covers.end_ns + 1,
-        )
+        return self.get(caller, sequence_id).item_filter()
 
     # Changing
 
@@ -153,6 +146,15 @@ class SequenceService:
             dataset = dataset_row(db, caller, dataset_id)
         return self.page(caller, dataset["organization_id"], size, token, dataset_id=dataset_id)
 
+    def of_version(self, version_id: str) -> list[CapturedSequence]:
+        """As they were when the dataset version was made; none if it is of pictures. For code that has checked its caller."""
+        version, member = t.dataset_version.c, t.dataset_version_sequence
+        query = sa.select(member.c.sequence_id, member.c.covers, version.created_ns)
+        query = query.join(version.id.table, version.id == member.c.version_id).order_by(member.c.sequence_id)
+        with self._database.read() as db:
+            rows = db.execute(query.where(version.id == version_id)).all()
+        return [_frozen(*row) for row in rows]
+
     def require_dataset(self, caller: Caller, dataset_id: str) -> str:
         """Its organization. Raises NotFound, InvalidInput for a dataset of items."""
         with self._database.read() as db:
@@ -174,9 +176,23 @@ def _columns(draft: SequenceDraft) -> dict[str, Any]:
     }
 
 
-def _draft(row: sa.RowMapping) -> SequenceDraft:
+def _draft(row: sa.RowMapping | dict[str, Any]) -> SequenceDraft:
     resources = tuple((name, method) for name, method in json.loads(row["resources"]))
     return SequenceDraft(resources, tuple(json.loads(row["tags"])), row["start_ns"], row["end_ns"])
+
+
+def _frozen(id_: str, covers: str, created_ns: int) -> CapturedSequence:
+    kept = json.loads(covers)
+    return CapturedSequence(
+        id_,
+        kept["organization_id"],
+        kept["location_id"],
+        kept["machine_id"],
+        kept["part_id"],
+        _draft(kept),
+        created_ns,
+        created_ns,
+    )
 
 
 def _described(db: sa.Connection, rows: Sequence[sa.RowMapping]) -> list[CapturedSequence]:

@@ -1,18 +1,21 @@
-"""A dataset of sequences as a zip of three Parquet files: `sequences`, `binary_data` and `tabular_data`.
+"""A dataset of sequences as three Parquet files: `sequences`, `binary_data` and `tabular_data`; rows of the two data files name
+their sequence.
 
-The zip is made while it is downloaded: a job is a signed note of what was asked, done as soon as it is made, and nothing of
-it is kept. Rows of the two data files name their sequence.
+A download is a zip of them, made while it is taken: a job is a signed note of what was asked, done as soon as it is made, and
+nothing of it is kept. A training run has them in its folder.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
-from gleaner.app.caller import Caller
+from gleaner.app.caller import Caller, CallerKind, Grant, Role
 from gleaner.app.errors import InvalidInput
 from gleaner.app.services.fleet_values import iso
 from gleaner.app.services.items_read import ItemReader
@@ -55,6 +58,22 @@ class SequenceExports:
     def prepare(self, caller: Caller, dataset_id: str) -> Download:
         return Download(f"sequences-{dataset_id}.zip", lambda: self._zip(caller, dataset_id))
 
+    def write_version(self, version_id: str, folder: Path) -> int:
+        """The three files of a dataset version, readable to this user only, and how many sequences it has; none of
+        pictures. For code that has already checked its caller."""
+        found = self._sequences.of_version(version_id)
+        if found:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._write(found[0].organization_id, found, folder)
+        return len(found)
+
+    def _write(self, organization_id: str, sequences: list[CapturedSequence], folder: Path) -> None:
+        grant = Grant("organization", organization_id, Role.OPERATOR, organization_id)
+        reader = Caller(CallerKind.API_KEY, "training", grants=(grant,))
+        for entry in self._files(reader, sequences):
+            with os.fdopen(os.open(folder / entry.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.writelines(entry.open())
+
     def _zip(self, caller: Caller, dataset_id: str) -> Iterator[bytes]:
         found = list(self._all(caller, dataset_id))
         yield from packed(self._files(caller, found), Archive.ZIP)
@@ -83,7 +102,7 @@ class SequenceExports:
 
     def _binary(self, caller: Caller, found: list[CapturedSequence]) -> Iterator[Row]:
         for one in found:
-            last, wanted = "", self._sequences.item_filter(caller, one.id)
+            last, wanted = "", one.item_filter()
             while (page := self._items.page(caller, wanted, _PAGE, last, ascending=True)).items:
                 for item in page.items:
                     yield _item(one, item, self._items.content(caller, item.row).all())
@@ -91,7 +110,7 @@ class SequenceExports:
 
     def _tabular(self, caller: Caller, found: list[CapturedSequence]) -> Iterator[Row]:
         for one in found:
-            for reading in self._readings.export(caller, self._sequences.item_filter(caller, one.id)):
+            for reading in self._readings.export(caller, one.item_filter()):
                 yield _reading(one, reading)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gleaner.app.errors import InvalidInput
+from gleaner.app.services.items_values import ItemFilter
 from gleaner.app.store.records import clean_tags, derived_key
 
 MOST_FILE_BYTES = 1 << 20
@@ -50,6 +51,16 @@ class CapturedSequence:
     created_ns: int
     updated_ns: int
     dataset_ids: tuple[str, ...] = ()
+
+    def item_filter(self) -> ItemFilter:
+        """What belongs to it."""
+        return ItemFilter(
+            organization_ids=(self.organization_id,),
+            part_ids=(self.part_id,),
+            resources=self.covers.resources,
+            start_ns=self.covers.start_ns,
+            end_ns=self.covers.end_ns + 1,
+        )
 
 
 @dataclass(frozen=True)

@@ -318,6 +318,16 @@ dataset_version_item = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Of a dataset of sequences: what each covered then, as JSON. It outlives the sequence, like an item's row.
+dataset_version_sequence = sa.Table(
+    "dataset_version_sequence",
+    metadata,
+    sa.Column("version_id", sa.Text, sa.ForeignKey("dataset_version.id"), primary_key=True),
+    sa.Column("sequence_id", sa.Text, primary_key=True),
+    sa.Column("covers", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 
 def insert_ignoring(table: sa.Table, dialect: str) -> sa.Insert:
     """INSERT … ON CONFLICT DO NOTHING, which both databases have under the same words."""
