@@ -80,25 +80,24 @@ def main() -> None:
     pictures, _ = shapes.pictures(8, seed=99)
     small = np.stack([resize_rgb(picture, *CLASSIFIER) for picture in pictures])
     detector, classifier = build_detector(LABELS), build_classifier(LABELS)
-    planar, planar_small = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (pictures, small))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         export_detector(detector, DETECTOR, folder / "detector.onnx", {})
         export_classifier(classifier, CLASSIFIER, folder / "classifier.onnx", {})
         parity = max(
-            check_detector(folder / "detector.onnx", pictures, find(detector, planar)),
+            check_detector(folder / "detector.onnx", pictures, find(detector, pictures)),
             check_export(
                 folder / "classifier.onnx",
                 small,
-                metrics.sigmoid(predict_logits(classifier, planar_small).numpy().astype(np.float64)),
+                metrics.sigmoid(predict_logits(classifier, small).numpy().astype(np.float64)),
             ),
         )
         boxes, classes = open_session(folder / "detector.onnx"), open_session(folder / "classifier.onnx")
         calls: dict[str, Callable[[], object]] = {
             "detector": lambda: boxes.run(None, {"image": pictures[:1]}),
-            "detector in PyTorch": lambda: find(detector, planar[:1]),
+            "detector in PyTorch": lambda: find(detector, pictures[:1]),
             "classifier": lambda: classes.run(None, {"image": small[:1]}),
-            "classifier in PyTorch": lambda: predict_logits(classifier, planar_small[:1]),
+            "classifier in PyTorch": lambda: predict_logits(classifier, small[:1]),
         }
         if asked.yolo:
             peer = open_session(yolo_file(asked.yolo, folder / "peer"))

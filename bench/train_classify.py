@@ -241,7 +241,7 @@ def mobilenet(pictures: Labelled, asked: Labelled, labels: list[str], budget_s: 
     def samples(given: Labelled) -> Samples:
         pixels = np.stack([resize_rgb(read_rgb(data, fit=PEER_SIZE), *PEER_SIZE) for _, data in given])
         targets = np.array([[label == one for one in labels] for label, _ in given], np.float32)
-        return Samples(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(targets))
+        return Samples(pixels, torch.from_numpy(targets))
 
     torch.manual_seed(seed)
     plan = FitPlan(PEER_SIZE, budget_s, single=True, seed=seed, threads=2, learning_rate=1e-3)

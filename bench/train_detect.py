@@ -76,7 +76,7 @@ def ours(
         lambda: time.process_time() / THREADS,
         lambda _point, _share: None,
     )
-    return figures(find(result.network, test.planar), test) | {"steps": result.steps}
+    return figures(find(result.network, test.pictures), test) | {"steps": result.steps}
 
 
 def figures(found: list[Found], test: BoxedPictures) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gleaner.learn.network import Classifier, normalize
+from gleaner.learn.network import Classifier, prepared
 from gleaner.wire.picture import Rgb
 
 _VEIL = 0.72
@@ -25,8 +25,7 @@ def attention(network: Classifier, picture: Rgb, label: int) -> NDArray[np.float
     All cells together are about the label's logit, less the bias.
     """
     network.eval()
-    planar = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-    maps = network.backbone.maps(normalize(planar))
+    maps = network.backbone.maps(prepared(picture[None]))
     weights = torch.split(network.head.weight[label], [m.shape[1] for m in maps for _ in ("mean", "maximum")])
     shares = [_share(one[0], weights[2 * i], weights[2 * i + 1]) for i, one in enumerate(maps)]
     height, width = shares[-1].shape

@@ -174,8 +174,7 @@ class ClassificationRun(Run):
             export_classifier(result.network, self._plan.input_size, path, {**properties, **about})
 
         def largest_difference(path: Path, pictures: NDArray[np.uint8]) -> float:
-            planar = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-            expected = metrics.sigmoid(predict_logits(result.network, planar).numpy().astype(np.float64))
+            expected = metrics.sigmoid(predict_logits(result.network, pictures).numpy().astype(np.float64))
             return check_export(path, pictures, expected)
 
         def write_tflite(path: Path) -> None:
@@ -197,5 +196,4 @@ def _both(test: Judged, validation: Judged) -> tuple[tuple[NDArray[Any], NDArray
 
 
 def _samples(loaded: Loaded, targets: NDArray[np.bool_], part: list[int]) -> Samples:
-    pictures = torch.from_numpy(loaded.pixels[part]).permute(0, 3, 1, 2).contiguous()
-    return Samples(pictures, torch.from_numpy(targets[part].astype(np.float32)))
+    return Samples(loaded.pixels.select(part), torch.from_numpy(targets[part].astype(np.float32)))

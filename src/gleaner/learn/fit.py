@@ -18,13 +18,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from gleaner.learn.augment import Augmenter, AugmentOptions
-from gleaner.learn.network import Classifier, normalize
+from gleaner.learn.network import Classifier, normalize, planar, prepared_batches
+from gleaner.learn.picture_file import Pictures
 from gleaner.learn.threads import ThreadTuner
 
 Network = TypeVar("Network", bound=nn.Module)
 FEWEST_USEFUL_STEPS = 100
 """Below this the weights have hardly moved; the worker warns."""
-_SMOOTHED_STEPS = 20
+_SMOOTHED_STEPS, _PREDICTED_AT_ONCE = 20, 32
 _VALIDATION_SHARE = 0.06
 """Of the time at most goes to watching the validation loss."""
 
@@ -64,9 +65,9 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Samples:
-    """uint8 (N, 3, H, W) and 0/1 float (N, labels)."""
+    """uint8 (N, H, W, 3) and 0/1 float (N, labels)."""
 
-    pictures: Tensor
+    pictures: Pictures
     targets: Tensor
 
     def __len__(self) -> int:
@@ -107,7 +108,7 @@ def fit(
             group["lr"] = plan.learning_rate * group["rate"] * annealed(share)
         chosen = next(batches)
         targets = train.targets[chosen]
-        pixels = augmenter.batch(train.pictures[chosen], progressive_size(plan, share))
+        pixels = augmenter.batch(planar(train.pictures[chosen.numpy()]), progressive_size(plan, share))
         network.train()
         logits = network(normalize(pixels))
         loss = functional.binary_cross_entropy_with_logits(logits, _smoothed(targets, plan.smoothing))
@@ -173,12 +174,12 @@ class WeightAverage(Generic[Network]):
 
 
 @torch.no_grad()
-def predict_logits(network: Classifier, pictures: Tensor, batch_size: int = 32) -> Tensor:
-    """Raw outputs (N, labels) for uint8 pictures of the input size."""
+def predict_logits(network: Classifier, pictures: Pictures) -> Tensor:
+    """Raw outputs (N, labels) for pictures of the input size."""
     network.eval()
     if not len(pictures):
         return torch.zeros(0, network.head.out_features)
-    return torch.cat([network(normalize(part.float() / 255)) for part in torch.split(pictures, batch_size)])
+    return torch.cat([network(batch) for batch in prepared_batches(pictures, _PREDICTED_AT_ONCE)])
 
 
 class _Progress:

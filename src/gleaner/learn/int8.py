@@ -24,9 +24,9 @@ Judge = Callable[[Any], Sequence[bool]]
 
 
 def export_int8(source: Path, target: Path, pictures: NDArray[np.uint8], judge: Judge) -> dict[str, Any]:
-    """The report's entry; `target` exists afterwards only if it is worth having. `pictures`: some that were learned from, whose
+    """The report's entry; `target` exists afterwards only if it is worth having. `pictures`: CALIBRATED_WITH that were learned from, whose
     values say what range each layer needs."""
-    _quantize(source, target, pictures[:CALIBRATED_WITH])
+    _quantize(source, target, pictures)
     before, now = (judge(open_session(path)) for path in (source, target))
     lost = float(np.mean(before) - np.mean(now)) if before else 0.0
     slow_ms, fast_ms = (measure_inference_ms(path, pictures[0]) for path in (source, target))

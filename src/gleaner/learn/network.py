@@ -8,6 +8,7 @@ two per cent of the picture. `export.py` writes the same layers as an ONNX graph
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import cast
 
@@ -15,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from gleaner.learn.picture_file import Pictures
+from gleaner.wire.picture import Rgb
 
 MEAN, STD = 0.45, 0.25
 """Of the scaled channels; one value for all three keeps the graph and the augmentation simple."""
@@ -117,9 +121,25 @@ def load_backbone(backbone: Backbone) -> None:
         raise ValueError(f"backbone.npz does not fit the network: {', '.join(wrong[:5])}")
 
 
+def planar(pictures: Rgb) -> Tensor:
+    """(N, 3, H, W) of (N, H, W, 3), in the same memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+
 def normalize(pixels: Tensor) -> Tensor:
     """Float pixels in 0–1, (N, 3, H, W), to what the network expects."""
     return ((pixels - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+
+
+def prepared(pictures: Rgb) -> Tensor:
+    """What the network expects, (N, 3, H, W), of pictures (N, H, W, 3)."""
+    return normalize(planar(pictures).float() / 255)
+
+
+def prepared_batches(pictures: Pictures, size: int) -> Iterator[Tensor]:
+    """All of them, `size` at a time."""
+    for start in range(0, len(pictures), size):
+        yield prepared(pictures[start : start + size])
 
 
 def parameter_count(network: nn.Module) -> int:

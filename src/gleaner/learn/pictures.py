@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gleaner.learn.errors import RunProblem
+from gleaner.learn.picture_file import PictureFile
 from gleaner.learn.request import Example, Skipped
 from gleaner.wire.picture import PictureProblem, Rgb, picture_size, read_rgb, resize_rgb
 
@@ -23,10 +24,10 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Loaded:
-    """Pictures of one size, in the order of `examples`: uint8 (N, H, W, 3)."""
+    """Pictures of one size, in the order of `examples`."""
 
     examples: list[Example]
-    pixels: NDArray[np.uint8]
+    pixels: PictureFile
     skipped: list[Skipped]
     left_out: int
     """Pictures not read because time ran out."""
@@ -51,25 +52,37 @@ def load_pictures(
     threads: int,
     in_time: Callable[[], bool],
     on_progress: Callable[[int], None],
+    folder: Path,
 ) -> Loaded:
-    """Decodes and shrinks. Broken files are listed in `skipped`; reading stops early once `in_time` says no."""
+    """Decodes and shrinks into a file without a name in `folder`. Broken files are listed in `skipped`; reading stops early once `in_time` says no."""
     kept: list[Example] = []
-    pixels: list[Rgb] = []
+    pixels = PictureFile(folder, size)
     skipped: list[Skipped] = []
     done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="read-pictures") as pool:
         while done < len(examples) and (in_time() or not kept):
             chunk = examples[done : done + _CHUNK]
+            made: list[Rgb] = []
             for example, read in zip(chunk, pool.map(lambda e: _read(e.path, size), chunk), strict=True):
                 if isinstance(read, str):
                     skipped.append(Skipped(example.id, read))
                 else:
                     kept.append(example)
-                    pixels.append(read)
+                    made.append(read)
+            _append(pixels, made)
             done += len(chunk)
             on_progress(done)
-    stacked = np.stack(pixels) if pixels else np.zeros((0, *size, 3), np.uint8)
-    return Loaded(kept, stacked, skipped, len(examples) - done)
+    return Loaded(kept, pixels, skipped, len(examples) - done)
+
+
+def _append(pixels: PictureFile, made: list[Rgb]) -> None:
+    try:
+        pixels.append(made)
+    except OSError as error:
+        raise RunProblem(
+            f"The pictures cannot be put down for the training: {error.strerror}.",
+            "Make room on the disk that holds Gleaner's data, or train on fewer pictures.",
+        ) from error
 
 
 def _read(path: Path, size: tuple[int, int]) -> Rgb | str:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gleaner.learn import instant, metrics
 from gleaner.learn.fit import FitResult, Samples, predict_logits
-from gleaner.learn.network import Classifier, Trunk, build_classifier, normalize
+from gleaner.learn.network import Classifier, Trunk, build_classifier, prepared_batches
 
 STRENGTH = 0.03
 _BATCH = 32
@@ -24,10 +24,10 @@ def quick_classifier(train: Samples, start: Trunk, in_time: Callable[[], bool] =
     """
     network = build_classifier(train.targets.shape[1], backbone=start).eval()
     found: list[torch.Tensor] = []
-    for part in torch.split(train.pictures, _BATCH):
+    for batch in prepared_batches(train.pictures, _BATCH):
         if found and not in_time():
             break
-        found.append(network.backbone(normalize(part.float() / 255)))
+        found.append(network.backbone(batch))
     vectors = torch.cat(found).numpy()
     head = instant.fit_head(vectors, train.targets[: len(vectors)].numpy() > 0.5, STRENGTH)
     network.head.weight.copy_(torch.from_numpy(head.weight.astype(np.float32)))

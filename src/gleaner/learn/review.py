@@ -15,7 +15,7 @@ from gleaner.learn import instant
 from gleaner.learn.doubts import Doubt, find_doubts
 from gleaner.learn.fit import FitResult
 from gleaner.learn.metrics import Flags, Floats
-from gleaner.learn.network import Trunk, normalize
+from gleaner.learn.network import Trunk, prepared
 from gleaner.learn.outlook import MORE, Answers, NoTime, Outlook, look_ahead
 from gleaner.learn.pictures import Loaded
 from gleaner.learn.report import short, write_sample
@@ -126,8 +126,7 @@ def _look(material: Material, networks: Sequence[Trunk], seed: int, in_time: InT
         network.eval()
     while reached < len(order) and (in_time(_LOOKING) or not reached):
         chunk = order[reached : reached + _BATCH]
-        planar = torch.from_numpy(material.loaded.pixels[chunk]).permute(0, 3, 1, 2).float() / 255
-        pictures = normalize(planar)
+        pictures = prepared(material.loaded.pixels[chunk])
         for network, mine in zip(networks, found, strict=True):
             mine.append(network(pictures).numpy())
         reached += len(chunk)

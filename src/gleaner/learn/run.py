@@ -139,6 +139,7 @@ class Run(ABC):
             self.request.threads,
             lambda: self.elapsed() - started < limit_s,
             lambda _: self.progress("reading"),
+            self.run_dir,
         )
         if loaded.skipped:
             first = loaded.skipped[0]
@@ -268,7 +269,7 @@ class Run(ABC):
                 for i in chosen
             ]
 
-        from gleaner.learn.int8 import export_int8
+        from gleaner.learn.int8 import CALIBRATED_WITH, export_int8
 
         chosen: list[int] = []
         session = open_session(source)
@@ -277,7 +278,9 @@ class Run(ABC):
                 break
             session.run(None, {"image": loaded.pixels[i][None]})
             chosen.append(i)
-        return export_int8(source, self.partial / "model-int8.onnx", loaded.pixels[split.train], judge)
+        return export_int8(
+            source, self.partial / "model-int8.onnx", loaded.pixels[split.train[:CALIBRATED_WITH]], judge
+        )
 
     def _tflite(self, write: Callable[[Path], None], measured: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """For viam-server's `tflite_cpu`, under the name that its configurations expect."""

@@ -247,7 +247,7 @@ def test_the_exported_file_answers_like_the_network_and_as_the_vision_service_re
     fold_calibration(network, 0.5, -0.5)
     pictures = np.random.default_rng(0).integers(0, 255, (3, *SIZE, 3), dtype=np.uint8)
     pictures[1] = square_picture(30, 20, 40)
-    expected = find(network, torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    expected = find(network, pictures)
     path = tmp_path / "model.onnx"
     export_detector(network, SIZE, path, {"gleaner.task": "object_detection"})
     assert check_detector(path, pictures, expected) < 1e-3
@@ -267,7 +267,7 @@ def test_an_export_that_differs_is_not_handed_out(tmp_path: Path) -> None:
     network = build_detector(2)
     export_detector(network, SIZE, tmp_path / "model.onnx", {})
     picture = np.zeros((1, *SIZE, 3), np.uint8)
-    said = find(network, torch.from_numpy(picture).permute(0, 3, 1, 2))
+    said = find(network, picture)
     said[0].scores[0] += 0.1
     with pytest.raises(ValueError, match="answers differently"):
         check_detector(tmp_path / "model.onnx", picture, said)

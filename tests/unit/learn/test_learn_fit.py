@@ -16,7 +16,7 @@ from gleaner.learn.augment import Augmenter, AugmentOptions
 from gleaner.learn.export import check_export, export_classifier, fold_temperature
 from gleaner.learn.fit import FitPlan, FitResult, Metrics, Samples, annealed, balanced_batches, fit, predict_logits
 from gleaner.learn.graph import model_properties
-from gleaner.learn.network import build_classifier, parameter_count
+from gleaner.learn.network import build_classifier, parameter_count, planar
 from gleaner.learn.threads import ThreadTuner
 
 
@@ -36,9 +36,9 @@ def colour_samples(count: int, seed: int) -> Samples:
     random = np.random.default_rng(seed)
     kinds = np.arange(count) % 3
     base = np.array([(200, 60, 60), (60, 60, 200), (90, 90, 90)])[kinds]
-    pictures = np.clip(base[:, :, None, None] + random.normal(0, 20, (count, 3, 48, 48)), 0, 255).astype(np.uint8)
+    pictures = np.clip(base[:, None, None] + random.normal(0, 20, (count, 48, 48, 3)), 0, 255).astype(np.uint8)
     targets = np.eye(3, dtype=np.float32)[kinds][:, :2]
-    return Samples(torch.from_numpy(pictures), torch.from_numpy(targets))
+    return Samples(pictures, torch.from_numpy(targets))
 
 
 def run(seed: int, steps: int = 24) -> tuple[FitResult, list[Metrics]]:
@@ -92,7 +92,7 @@ def test_batches_hold_every_label_and_are_not_drowned_by_empty_pictures() -> Non
 
 
 def test_augmentation_keeps_shape_and_range_and_follows_its_seed() -> None:
-    pictures = colour_samples(6, 0).pictures
+    pictures = planar(colour_samples(6, 0).pictures[:])
     first, again, other = (Augmenter(seed).batch(pictures, (32, 48)) for seed in (1, 1, 2))
     assert first.shape == (6, 3, 32, 48)
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
@@ -155,7 +155,7 @@ def test_the_exported_file_answers_like_the_network(tmp_path: Path, size: tuple[
     network = build_classifier(3)
     pictures = np.random.default_rng(0).integers(0, 255, (5, *size, 3), dtype=np.uint8)
     fold_temperature(network, 1.7)
-    logits = predict_logits(network, torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy().astype(np.float64)
+    logits = predict_logits(network, pictures).numpy().astype(np.float64)
     path = tmp_path / "model.onnx"
     export_classifier(network, size, path, model_properties(["a", "b", "c"], "single", 0.45, "v1"))
     assert check_export(path, pictures, metrics.sigmoid(logits)) < 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from gleaner.learn.errors import RunProblem
+from gleaner.learn.picture_file import PictureFile
 from gleaner.learn.pictures import choose_input_size, load_pictures
 from gleaner.learn.request import Example
 from gleaner.wire.jpeg import exif_orientation
@@ -138,16 +141,46 @@ def test_broken_files_are_listed_and_the_rest_is_read(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "empty.jpg").touch()
     names = ["good.jpg", "cut.jpg", "grey.png", "text.jpg", "empty.jpg", "gone.jpg"]
-    loaded = load_pictures([example(tmp_path / n) for n in names], (64, 96), 2, lambda: True, lambda _: None)
+    loaded = load_pictures([example(tmp_path / n) for n in names], (64, 96), 2, lambda: True, lambda _: None, tmp_path)
     assert [e.id for e in loaded.examples] == ["good.jpg", "grey.png"]
     assert loaded.pixels.shape == (2, 64, 96, 3)
     assert [s.id for s in loaded.skipped] == ["cut.jpg", "text.jpg", "empty.jpg", "gone.jpg"]
     assert all(s.reason for s in loaded.skipped)
 
 
+def test_pictures_on_disk_are_indexed_like_an_array(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (9, 4, 6, 3), dtype=np.uint8)
+    stored = PictureFile(tmp_path, (4, 6))
+    for part in (array[:2], array[2:7], array[7:]):
+        stored.append(list(part))
+    assert (stored.shape, len(stored)) == (array.shape, 9)
+    assert np.array_equal(stored[3], array[3])
+    assert np.array_equal(stored[-1], array[-1])
+    for index in (slice(2, 5), slice(None), slice(0, 0), [8, 0, 0], np.array([4, 1])):
+        assert np.array_equal(stored[index], array[index])  # type: ignore[arg-type]
+    chosen = stored.select([7, 1, 4]).select([2, 0])
+    assert np.array_equal(list(chosen), array[[4, 7]])
+    assert len(stored) == 9
+    with pytest.raises(IndexError):
+        stored[9]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_ends_the_reading_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(corner_picture()))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(RunProblem, match="cannot be put down") as raised:
+            load_pictures([example(tmp_path / "a.jpg")] * 9, (64, 64), 1, lambda: True, lambda _: None, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Make room" in raised.value.hint
+
+
 def test_reading_stops_when_the_time_is_up(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_of(corner_picture()))
-    loaded = load_pictures([example(tmp_path / "a.jpg")] * 200, (64, 64), 1, lambda: False, lambda _: None)
+    loaded = load_pictures([example(tmp_path / "a.jpg")] * 200, (64, 64), 1, lambda: False, lambda _: None, tmp_path)
     assert (len(loaded.examples), loaded.left_out) == (64, 136)
 
 

@@ -17,7 +17,7 @@ def discs(start: int, per_label: int) -> Samples:
     drawn = [(label, draw(label, start + n)) for n in range(per_label) for label in COLORS]
     pictures = np.stack([picture[:, :, ::-1] for _, picture in drawn])
     targets = np.array([[label == one for one in named] for label, _ in drawn], np.float32)
-    return Samples(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(targets))
+    return Samples(pictures, torch.from_numpy(targets))
 
 
 def right(samples: Samples, network: torch.nn.Module) -> float:
@@ -37,7 +37,9 @@ def test_the_better_network_is_kept() -> None:
     quick = quick_classifier(train, own_start().trunk())
     assert take_quick(untrained, quick, validation)
     assert untrained.network is not before
-    both = Samples(torch.cat([train.pictures, validation.pictures]), torch.cat([train.targets, validation.targets]))
+    both = Samples(
+        np.concatenate([train.pictures[:], validation.pictures[:]]), torch.cat([train.targets, validation.targets])
+    )
     knows_the_answers = FitResult(quick_classifier(both, own_start().trunk()))
     before = knows_the_answers.network
     assert not take_quick(knows_the_answers, quick, validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from gleaner.learn.doubts import find_doubts
 from gleaner.learn.html_review import label_errors, learning_curve
 from gleaner.learn.network import build_classifier, normalize
 from gleaner.learn.outlook import Answers, look_ahead
+from gleaner.learn.picture_file import PictureFile
 from gleaner.learn.pictures import Loaded
 from gleaner.learn.request import Example, RunRequest, Task
 from gleaner.learn.review import NO_TIME, Material, review
@@ -143,7 +145,9 @@ def material(count: int, wrong: int) -> tuple[RunRequest, Material]:
         for i, tag in enumerate(tags)
     ]
     request = RunRequest(task=Task.SINGLE_LABEL, labels=labels)
-    loaded = Loaded(examples, pixels.astype(np.uint8), [], 0)
+    stored = PictureFile(Path(tempfile.gettempdir()), (pixels.shape[1], pixels.shape[2]))
+    stored.append(pixels.astype(np.uint8))
+    loaded = Loaded(examples, stored, [], 0)
     split = Split(list(range(10, count)), [], list(range(10)), count)
     return request, Material(loaded, targets, split, alone(count))
 

@@ -17,8 +17,8 @@ from gleaner.learn.detect.quality import map50
 from gleaner.learn.detect.scenes import Boxes, SceneMaker, SceneOptions
 from gleaner.learn.fit import Metrics, WeightAverage, adamw, annealed
 from gleaner.learn.network import normalize
+from gleaner.learn.picture_file import Pictures
 from gleaner.learn.threads import ThreadTuner
-from gleaner.wire.picture import Rgb
 
 BOX_WEIGHT = 2.0
 _SMOOTHED_STEPS = 20
@@ -46,17 +46,13 @@ class DetectPlan:
 
 @dataclass(frozen=True)
 class BoxedPictures:
-    """uint8 (N, H, W, 3) and per picture (n, 5) label number and box in pixels."""
+    """Pictures, and per picture (n, 5) label number and box in pixels."""
 
-    pictures: Rgb
+    pictures: Pictures
     boxes: Sequence[Boxes]
 
     def __len__(self) -> int:
         return len(self.pictures)
-
-    @property
-    def planar(self) -> Tensor:
-        return torch.from_numpy(self.pictures).permute(0, 3, 1, 2)
 
 
 @dataclass
@@ -166,7 +162,7 @@ class _Progress:
         quality = None
         if with_validation and len(self._watched):
             began = self._clock()
-            quality = map50(find(self._result.network, self._watched.planar), self._watched.boxes)
+            quality = map50(find(self._result.network, self._watched.pictures), self._watched.boxes)
             self._next_validation_s = elapsed_s + max(2.0, (self._clock() - began) / _VALIDATION_SHARE)
         losses = [float(each.label + BOX_WEIGHT * each.box) for each in self._losses]
         boxes = sum(each.boxes for each in self._losses)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gleaner.learn.detect.boxes import iou
-from gleaner.learn.network import Backbone, ConvUnit, load_backbone, normalize
+from gleaner.learn.network import Backbone, ConvUnit, load_backbone, prepared_batches
+from gleaner.learn.picture_file import Pictures
 
 STRIDE = 8
 MOST_BOXES = 50
@@ -34,6 +35,7 @@ SUPPRESSION_ROUNDS = 3
 LOG_REACH = (-4.0, 4.5)
 """Of the natural logarithm of a reach in strides: from a sixth of a pixel to 720 pixels."""
 _WIDTH = 64
+_FOUND_AT_ONCE = 16
 _RARE_LOGIT = -4.5
 """At the start no cell expects anything, or the background's losses drown the first steps (Lin et al. 2017)."""
 
@@ -93,14 +95,14 @@ def peaks(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def find(network: Detector, pictures: Tensor, batch_size: int = 16) -> list[Found]:
-    """The boxes in uint8 pictures (N, 3, H, W) of the input size, at most MOST_BOXES each, clipped to the picture."""
+def find(network: Detector, pictures: Pictures) -> list[Found]:
+    """The boxes in pictures of the input size, at most MOST_BOXES each, clipped to the picture."""
     network.eval()
     found: list[Found] = []
-    height, width = pictures.shape[2:]
+    height, width = pictures.shape[1:3]
     limit = torch.tensor([width, height, width, height])
-    for part in torch.split(pictures, batch_size) if len(pictures) else ():
-        logits, reaches = network(normalize(part.float() / 255))
+    for batch in prepared_batches(pictures, _FOUND_AT_ONCE):
+        logits, reaches = network(batch)
         probabilities, boxes = peaks(logits).flatten(2), boxes_of(reaches)
         for each, own in zip(probabilities, boxes, strict=True):
             scores, where = each.flatten().topk(min(CANDIDATES, each.numel()))

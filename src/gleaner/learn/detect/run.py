@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gleaner.learn.detect import quality
@@ -68,7 +67,7 @@ class DetectionRun(Run):
 
     def _judge(self, result: DetectResult, loaded: Loaded, boxes: Sequence[Boxes], part: Sequence[int]) -> JudgedBoxes:
         chosen = _chosen(loaded, boxes, part)
-        found = find(result.network, chosen.planar)
+        found = find(result.network, chosen.pictures)
         return JudgedBoxes([loaded.examples[i] for i in part], found, chosen.boxes, self._plan.input_size)
 
     def _finish(
@@ -131,7 +130,7 @@ class DetectionRun(Run):
             export_detector(result.network, self._plan.input_size, path, properties)
 
         def largest_difference(path: Path, pictures: NDArray[np.uint8]) -> float:
-            return check_detector(path, pictures, find(result.network, torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+            return check_detector(path, pictures, find(result.network, pictures))
 
         def write_tflite(path: Path) -> None:
             from gleaner.learn.export_tflite import write_detector
@@ -165,4 +164,4 @@ def _pixels(example: Example, labels: Sequence[str], size: tuple[int, int]) -> B
 
 
 def _chosen(loaded: Loaded, boxes: Sequence[Boxes], part: Sequence[int]) -> BoxedPictures:
-    return BoxedPictures(loaded.pixels[list(part)], [boxes[i] for i in part])
+    return BoxedPictures(loaded.pixels.select(part), [boxes[i] for i in part])

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gleaner.learn.picture_file import Pictures
 from gleaner.wire.picture import Rgb
 
 Boxes = NDArray[np.float32]
@@ -45,13 +46,15 @@ def no_boxes() -> Boxes:
 class SceneMaker:
     """Draws scenes from `pictures` (N, H, W, 3) with their boxes; the same seed draws the same ones."""
 
-    def __init__(self, pictures: Rgb, boxes: Sequence[Boxes], seed: int, options: SceneOptions | None = None) -> None:
+    def __init__(
+        self, pictures: Pictures, boxes: Sequence[Boxes], seed: int, options: SceneOptions | None = None
+    ) -> None:
         self._pictures = pictures
         self._boxes = boxes
         self._random = np.random.default_rng(seed)
         self._options = options or SceneOptions()
         self._boxed = [index for index, each in enumerate(boxes) if len(each)]
-        self._height, self._width = pictures.shape[1:3]
+        self._height, self._width = (int(side) for side in pictures.shape[1:3])
         cv2.setNumThreads(1)
 
     def scene(self, index: int, size: tuple[int, int], allow_mosaic: bool) -> tuple[Rgb, Boxes]:
