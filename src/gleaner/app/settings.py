@@ -51,7 +51,12 @@ class Settings(BaseModel):
         default=512, ge=64, le=1 << 20, description="Memory of one query, in MB; about 1 GB more for its process."
     )
     queries_at_once: int = Field(default=2, ge=1, le=64, description="More wait for their turn, 20 seconds at most.")
-
+    training_memory_mb: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 24,
+        description="Memory of one training with all that it starts, in MB; 0: three quarters of the computer's.",
+    )
     ray_address: str = Field(
         default="",
         description="Where training runs: a Ray cluster, like ray://head:10001 or head:6379; empty: on this computer.",

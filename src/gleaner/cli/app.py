@@ -81,6 +81,15 @@ def run(
     background: Annotated[
         bool, typer.Option(envvar="GLEANER_BACKGROUND", help="Tidy packs, compact readings and train here, too.")
     ] = True,
+    training_memory_mb: Annotated[
+        int,
+        typer.Option(
+            envvar="GLEANER_TRAINING_MEMORY_MB",
+            min=0,
+            max=1 << 24,
+            help="Memory of a training; 0: 3/4 of the computer's.",
+        ),
+    ] = 0,
     ray_address: Annotated[
         str, typer.Option(envvar="GLEANER_RAY_ADDRESS", help="Train on this Ray cluster: ray://head:10001.")
     ] = "",
@@ -108,6 +117,7 @@ def run(
         queries_at_once=queries_at_once,
         store=store,
         background=background,
+        training_memory_mb=training_memory_mb,
         ray_address=ray_address,
         ray_cpus=ray_cpus,
     )

@@ -48,6 +48,7 @@ def train(
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: one for each core.")] = 0,
     backbone: Annotated[str, typer.Option(help="Start a classifier from hf:owner/name, hf:/folder or timm:name; default: Gleaner's own weights.")] = "",
     accept_license: Annotated[bool, typer.Option("--accept-license", help="Whatever the licence of the backbone is.")] = False,
+    training_memory_mb: Annotated[int, typer.Option(envvar="GLEANER_TRAINING_MEMORY_MB", min=0, max=1 << 24, help="Memory it may use; 0: 3/4 of the computer's.")] = 0,
     ray_address: Annotated[str, typer.Option(envvar="GLEANER_RAY_ADDRESS", help="Train on this Ray cluster: ray://head:10001.")] = "",
     ray_cpus: Annotated[int, typer.Option(envvar="GLEANER_RAY_CPUS", min=1, max=256, help="Processors to ask of it.")] = 2,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a model that is there already.")] = False,
@@ -62,7 +63,7 @@ def train(
     if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
         stop(f"{target} is there already: give --replace, or another --out", NOT_USABLE)
     _seconds_of(time, 0)
-    where = (ray_address, ray_cpus)
+    where = (training_memory_mb, ray_address, ray_cpus)
     asked = _Asked(
         kind, time, tuple(label or ()), name, seed, threads, _checked(backbone, kind), accept_license, *where
     )
@@ -90,6 +91,7 @@ class _Asked:
     threads: int
     backbone: str
     accept_license: bool
+    memory_mb: int
     ray_address: str
     ray_cpus: int
 
@@ -131,7 +133,7 @@ def _train(data: Path, folder: Path, asked: _Asked, quiet: bool) -> dict[str, An
         }
         (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
         progress.starts(task.value, labels, prepared.pictures, seconds)
-        run = TrainingRun(command_for(asked.ray_address, asked.ray_cpus), folder)
+        run = TrainingRun(command_for(asked.ray_address, asked.ray_cpus), folder, asked.memory_mb)
         result = _waited_for(run, progress)
     if not result.is_done:
         _say_failed(result)

@@ -47,7 +47,8 @@ def build_training(context: AppContext) -> None:
     runs = context.settings.data_dir / "runs"
     store, settings = JobStore(context.database), context.settings
     command = command_for(settings.ray_address, settings.ray_cpus)
-    context.jobs = TrainingService(store, context.events, context.datasets, context.packages, runs, command)
+    services = context.datasets, context.packages
+    context.jobs = TrainingService(store, context.events, *services, runs, command, settings.training_memory_mb)
     if context.leases:
         context.jobs.holding = context.leases.holding
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import psutil
 
+from gleaner.app.services.job_memory import MemoryWatch, usual_limit_mb
+
 WORKER = (sys.executable, "-m", "gleaner.learn.worker")
 KILL_AFTER_S = 5.0
 _STDERR_LINES = 30
@@ -46,12 +48,15 @@ class RunResult:
 class TrainingRun:
     """start once with `run`, which blocks until the child has ended; `stop` may be called from any thread."""
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, memory_mb: int = 0) -> None:
+        """`memory_mb`: what it may use with all that it starts; 0: three quarters of the computer's memory."""
+        self._memory_mb = memory_mb or usual_limit_mb()
         self._command = [*command, str(folder)]
         self._folder = folder
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._is_stopping = False
+        self._too_much_mb = 0
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
     def run(self, on_message: Callable[[Message], None]) -> RunResult:
@@ -71,6 +76,7 @@ class TrainingRun:
                 start_new_session=True,
             )
         _note_process(self._folder, process.pid)
+        memory = MemoryWatch(process.pid, self._memory_mb, lambda used: self._end_greedy(process, used))
         errors = threading.Thread(target=self._read_errors, args=(process,), name="training stderr")
         reaper = threading.Thread(target=_reap, args=(process,), name="training exit")
         errors.start()
@@ -87,11 +93,17 @@ class TrainingRun:
                     break
         finally:
             exit_code = self._end(process)
+            memory.stop()
             reaper.join()
             errors.join()
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+        if self._too_much_mb and not is_done:
+            failure = {
+                "message": f"The training was ended: it used {self._too_much_mb:,} MB of memory and may use {self._memory_mb:,} MB.",
+                "hint": "Train on fewer pictures, or allow more with --training-memory-mb.",
+            }
         return RunResult(exit_code, is_done, failure, list(self._stderr))
 
     def stop(self) -> None:
@@ -105,6 +117,10 @@ class TrainingRun:
         killer = threading.Timer(KILL_AFTER_S, self._kill, args=(process,))
         killer.name, killer.daemon = "training kill", True
         killer.start()
+
+    def _end_greedy(self, process: subprocess.Popen[str], used_mb: int) -> None:
+        self._too_much_mb = used_mb
+        self._kill(process)
 
     def _kill(self, process: subprocess.Popen[str]) -> None:
         if process.poll() is None:

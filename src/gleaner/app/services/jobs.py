@@ -84,6 +84,7 @@ class TrainingService:
         packages: PackageService,
         runs_dir: Path,
         command: Sequence[str] = WORKER,
+        memory_mb: int = 0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
@@ -93,6 +94,7 @@ class TrainingService:
         self._runs_dir = runs_dir
         self.command = command
         """What runs a job; replaced by tests."""
+        self._memory_mb = memory_mb
         self.holding: Callable[[str], AbstractContextManager[bool]] | None = None
         """Of several processes on one database, the one that has the lease runs the queue of all."""
         self._clock_ns = clock_ns
@@ -239,7 +241,7 @@ class TrainingService:
                 if self._is_stopping or job is None:
                     return
                 folder = self._runs_dir / job.id
-                run = TrainingRun(self.command, folder)
+                run = TrainingRun(self.command, folder, self._memory_mb)
                 self._running = (job.id, run)
                 claimed = self._store.move(
                     job.id, Status.IN_PROGRESS, started_ns=self._clock_ns(), attempts=job.attempts + 1
