@@ -108,21 +108,24 @@ class ClassificationRun(Run):
         _keep_better(result, quick, validation, calibrated=True)
         return result
 
-    def _judge(self, result: FitResult, loaded: Loaded, targets: NDArray[np.bool_], part: list[int]) -> Judged:
-        logits = predict_logits(result.network, _samples(loaded, targets, part).pictures).numpy().astype(np.float64)
+    def _judged(
+        self, logits: NDArray[np.float64], loaded: Loaded, targets: NDArray[np.bool_], part: list[int]
+    ) -> Judged:
         return Judged([loaded.examples[i] for i in part], metrics.sigmoid(logits), targets[part])
 
     def _finish(
         self, result: FitResult, loaded: Loaded, targets: NDArray[np.bool_], split: Split, skipped: list[Skipped]
     ) -> None:
         self.progress("evaluating")
-        before = self._judge(result, loaded, targets, split.test)
-        watched = _samples(loaded, targets, split.validation).pictures
-        logits = predict_logits(result.network, watched).numpy().astype(np.float64)
-        temperature = metrics.fit_temperature(logits, targets[split.validation])
+        tested, watched = (
+            predict_logits(result.network, loaded.pixels.select(part)).numpy().astype(np.float64)
+            for part in (split.test, split.validation)
+        )
+        before = self._judged(tested, loaded, targets, split.test)
+        temperature = metrics.fit_temperature(watched, targets[split.validation])
         fold_temperature(result.network, temperature)
-        validation = self._judge(result, loaded, targets, split.validation)
-        test = self._judge(result, loaded, targets, split.test)
+        validation = self._judged(watched / temperature, loaded, targets, split.validation)
+        test = self._judged(tested / temperature, loaded, targets, split.test)
         threshold = metrics.suggest_threshold(validation.probabilities, validation.targets, self._single)
         quality = describe_quality(self.request, test, validation, threshold)
         calibration = {

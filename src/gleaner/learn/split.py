@@ -24,7 +24,9 @@ STILL_THE_SAME_SCENE = 0.9
 _COMPARED = 4000
 """Each picture is compared with this many before it, in order of camera and time."""
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.15
-_MOST_VALIDATION = 1000
+MOST_KEPT = 1000
+"""About so many at most are tested, and so many watched: the score is known to two points then, and judging thousands more would take
+longer than a short training itself."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def group_pictures(prints: NDArray[np.float32], examples: Sequence[Example]) -> 
 
 
 def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset[str]], seed: int) -> Split:
-    """About 20 % for testing and 15 % for validation of each label and of the unlabelled, at least one each where a label has the
-    groups for it; every label keeps at least one group to learn from. The rarest label is served first.
+    """About 20 % for testing and 15 % for validation of each label and of the unlabelled, a smaller share of more than 5,000
+    pictures (MOST_KEPT), at least one each where a label has the groups for it; every label keeps at least one group to learn from. The rarest label is served first.
     """
     random = np.random.default_rng(seed)
     shuffled = [list(groups[i]) for i in random.permutation(len(groups))]
@@ -88,15 +90,13 @@ def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset
     place = [""] * len(shuffled)
     for label in sorted(counts, key=lambda name: (counts[name], name)):
         mine = [g for g, members in enumerate(shuffled) if any(label in keys[i] for i in members)]
-        for part, target in (("test", _test_target(counts[label])), ("validation", _validation_target(counts[label]))):
+        targets = _test_target(counts[label], len(keys)), _validation_target(counts[label], len(keys))
+        for part, target in zip(("test", "validation"), targets, strict=True):
             _fill(part, target, label, mine, shuffled, keys, place)
     parts: dict[str, list[int]] = {"": [], "validation": [], "test": []}
     for group, part in zip(shuffled, place, strict=True):
         parts[part] += group
-    spare = parts["validation"][_MOST_VALIDATION:]
-    return Split(
-        sorted(parts[""] + spare), sorted(parts["validation"][:_MOST_VALIDATION]), sorted(parts["test"]), len(groups)
-    )
+    return Split(sorted(parts[""]), sorted(parts["validation"]), sorted(parts["test"]), len(groups))
 
 
 def declared_split(groups: Sequence[Sequence[int]], examples: Sequence[Example], seed: int) -> Split | None:
@@ -113,7 +113,7 @@ def declared_split(groups: Sequence[Sequence[int]], examples: Sequence[Example],
     if not test or not rest:
         return None
     if watched:
-        return Split(rest, watched[:_MOST_VALIDATION], test, len(groups))
+        return Split(rest, watched[:MOST_KEPT], test, len(groups))
     place = {index: position for position, index in enumerate(rest)}
     inside = [mine for group in groups if (mine := [place[i] for i in group if i in place])]
     drawn = split_groups(inside, [examples[i].labels for i in rest], seed)
@@ -165,12 +165,12 @@ def _leaves_something(
     return False
 
 
-def _test_target(count: int) -> int:
-    return max(min(2, count // 5), 1, round(TEST_SHARE * count))
+def _test_target(count: int, total: int) -> int:
+    return max(min(2, count // 5), 1, round(min(TEST_SHARE, MOST_KEPT / total) * count))
 
 
-def _validation_target(count: int) -> int:
-    return 0 if count < 4 else max(1, round(VALIDATION_SHARE * count))
+def _validation_target(count: int, total: int) -> int:
+    return 0 if count < 4 else max(1, round(min(VALIDATION_SHARE, MOST_KEPT / total) * count))
 
 
 def _within_burst(first: Example, second: Example) -> bool:

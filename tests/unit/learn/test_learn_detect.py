@@ -12,7 +12,16 @@ from gleaner.learn.detect import quality
 from gleaner.learn.detect.boxes import complete_iou, iou
 from gleaner.learn.detect.export import check_detector, export_detector, fold_calibration
 from gleaner.learn.detect.loss import detection_loss
-from gleaner.learn.detect.network import MOST_BOXES, Found, boxes_of, build_detector, find, suppressed
+from gleaner.learn.detect.network import (
+    MOST_BOXES,
+    Found,
+    boxes_of,
+    build_detector,
+    candidates,
+    find,
+    settled,
+    suppressed,
+)
 from gleaner.learn.detect.report import JudgedBoxes, describe_quality
 from gleaner.learn.detect.run import choose_detector_size
 from gleaner.learn.detect.scenes import SceneMaker, SceneOptions, move_boxes, no_boxes
@@ -236,6 +245,24 @@ def test_small_things_get_a_larger_input(tmp_path: Path) -> None:
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_settle_like_a_network_with_the_calibration_folded_in() -> None:
+    torch.manual_seed(3)
+    network = build_detector(2)
+    with torch.no_grad():
+        network.label_head[-1].weight.mul_(20)  # type: ignore[union-attr,operator]
+    pictures = np.stack([square_picture(30, 20, 40), square_picture(10, 30, 30)])
+    looked = candidates(network, pictures)
+    plain = [settled(one) for one in looked]
+    for mine, whole in zip(plain, find(network, pictures), strict=True):
+        assert torch.equal(mine.boxes, whole.boxes) and torch.allclose(mine.scores, whole.scores, atol=1e-6)
+    fold_calibration(network, 0.7, -0.4)
+    for mine, whole in zip([settled(one, 0.7, -0.4) for one in looked], find(network, pictures), strict=True):
+        sure = whole.scores > 1e-3
+        assert torch.allclose(mine.scores, whole.scores, atol=1e-5)
+        assert torch.allclose(mine.boxes[sure], whole.boxes[sure], atol=1e-3)
+    assert not torch.allclose(plain[0].scores, settled(looked[0], 0.7, -0.4).scores)
 
 
 def test_the_exported_file_answers_like_the_network_and_as_the_vision_service_reads_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gleaner.learn.request import Example
-from gleaner.learn.split import declared_split, fingerprint, group_pictures, leaked, split_groups
+from gleaner.learn.split import MOST_KEPT, declared_split, fingerprint, group_pictures, leaked, split_groups
 from gleaner.wire.picture import Rgb, read_rgb, resize_rgb
 
 
@@ -145,3 +145,14 @@ def test_look_alikes_across_a_datasets_split_are_counted() -> None:
     split = declared_split([[0, 2], [1], [3]], declared("train", "train", "test", "test"), seed=0)
     assert split is not None
     assert leaked([[0, 2], [1], [3]], split) == 1
+
+
+def test_of_many_pictures_only_so_many_are_judged_and_rare_labels_still_are() -> None:
+    sets = [frozenset({"common"})] * 19_990 + [frozenset({"rare"})] * 10
+    groups = [[n, n + 1] for n in range(0, len(sets), 2)]
+    split = split_groups(groups, sets, seed=1)
+    for part in (split.test, split.validation):
+        assert MOST_KEPT * 0.98 <= len(part) <= MOST_KEPT * 1.02
+        assert any(index >= 19_990 for index in part)
+        assert all(index ^ 1 in part for index in part), "a group is never divided"
+    assert len(split.train) > 17_000

@@ -94,9 +94,14 @@ def peaks(logits: Tensor) -> Tensor:
     return probabilities * (best >= functional.max_pool2d(best, 3, 1, 1))
 
 
-@torch.no_grad()
 def find(network: Detector, pictures: Pictures) -> list[Found]:
     """The boxes in pictures of the input size, at most MOST_BOXES each, clipped to the picture."""
+    return [settled(one) for one in candidates(network, pictures)]
+
+
+@torch.no_grad()
+def candidates(network: Detector, pictures: Pictures) -> list[Found]:
+    """Of each picture the CANDIDATES surest peaks, several of which may mean the same thing: what takes time about `find`."""
     network.eval()
     found: list[Found] = []
     height, width = pictures.shape[1:3]
@@ -106,12 +111,18 @@ def find(network: Detector, pictures: Pictures) -> list[Found]:
         probabilities, boxes = peaks(logits).flatten(2), boxes_of(reaches)
         for each, own in zip(probabilities, boxes, strict=True):
             scores, where = each.flatten().topk(min(CANDIDATES, each.numel()))
-            labels, chosen = where // each.shape[1], own[where % each.shape[1]].clamp_min(0).minimum(limit)
-            one_label = torch.where(suppressed(chosen, torch.zeros_like(labels)), SECOND_LABEL, 1.0)
-            scores = scores * one_label * ~suppressed(chosen, labels)
-            scores, order = scores.topk(min(MOST_BOXES, len(scores)))
-            found.append(Found(chosen[order], scores, labels[order]))
+            chosen = own[where % each.shape[1]].clamp_min(0).minimum(limit)
+            found.append(Found(chosen, scores, where // each.shape[1]))
     return found
+
+
+def settled(peaks: Found, slope: float = 1.0, offset: float = 0.0) -> Found:
+    """The boxes among a picture's candidates; as of a network whose logits are `slope` · logit + `offset`, `slope` > 0."""
+    scores = torch.sigmoid(torch.logit(peaks.scores) * slope + offset)
+    one_label = torch.where(suppressed(peaks.boxes, torch.zeros_like(peaks.labels)), SECOND_LABEL, 1.0)
+    scores = scores * one_label * ~suppressed(peaks.boxes, peaks.labels)
+    scores, order = scores.topk(min(MOST_BOXES, len(scores)))
+    return Found(peaks.boxes[order], scores, peaks.labels[order])
 
 
 def suppressed(boxes: Tensor, labels: Tensor) -> Tensor:

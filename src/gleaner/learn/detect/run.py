@@ -14,7 +14,7 @@ from gleaner.learn.detect import quality
 from gleaner.learn.detect.doubts import review_boxes
 from gleaner.learn.detect.export import check_detector, export_detector, fold_calibration
 from gleaner.learn.detect.fit import BoxedPictures, DetectPlan, DetectResult, fit_detector
-from gleaner.learn.detect.network import build_detector, find
+from gleaner.learn.detect.network import Found, build_detector, candidates, find, settled
 from gleaner.learn.detect.report import (
     JudgedBoxes,
     calibration_error,
@@ -65,23 +65,26 @@ class DetectionRun(Run):
 
         return self.train(self._plan, fit_network, f" on {sum(map(len, boxes))} boxes")
 
-    def _judge(self, result: DetectResult, loaded: Loaded, boxes: Sequence[Boxes], part: Sequence[int]) -> JudgedBoxes:
-        chosen = _chosen(loaded, boxes, part)
-        found = find(result.network, chosen.pictures)
-        return JudgedBoxes([loaded.examples[i] for i in part], found, chosen.boxes, self._plan.input_size)
+    def _judged(
+        self, peaks: Sequence[Found], loaded: Loaded, boxes: Sequence[Boxes], part: Sequence[int], *calibration: float
+    ) -> JudgedBoxes:
+        found = [settled(one, *calibration) for one in peaks]
+        examples, truths = [loaded.examples[i] for i in part], [boxes[i] for i in part]
+        return JudgedBoxes(examples, found, truths, self._plan.input_size)
 
     def _finish(
         self, result: DetectResult, loaded: Loaded, boxes: Sequence[Boxes], split: Split, skipped: list[Skipped]
     ) -> None:
         self.progress("evaluating")
         count = len(self.request.labels)
-        before = self._judge(result, loaded, boxes, split.test)
-        watched = self._judge(result, loaded, boxes, split.validation)
+        tested, watching = (candidates(result.network, loaded.pixels.select(p)) for p in (split.test, split.validation))
+        before = self._judged(tested, loaded, boxes, split.test)
+        watched = self._judged(watching, loaded, boxes, split.validation)
         got = quality.answers(watched.found, watched.truths, count)
         slope, offset = quality.fit_calibration(got.scores, got.right)
         fold_calibration(result.network, slope, offset)
-        validation = self._judge(result, loaded, boxes, split.validation)
-        test = self._judge(result, loaded, boxes, split.test)
+        validation = self._judged(watching, loaded, boxes, split.validation, slope, offset)
+        test = self._judged(tested, loaded, boxes, split.test, slope, offset)
         threshold = suggest_threshold(validation, count)
         figures = describe_quality(self.request, test, validation, threshold)
         calibration = {
@@ -96,7 +99,7 @@ class DetectionRun(Run):
             self.request,
             (("test", test), ("validation", validation)),
             split.train,
-            lambda part: self._judge(result, loaded, boxes, part),
+            lambda part: self._judged(candidates(result.network, loaded.pixels.select(part)), loaded, boxes, part),
             samples,
             self.time_to_review(),
         )
