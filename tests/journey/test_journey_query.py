@@ -121,6 +121,30 @@ def test_a_mistake_is_shown_where_it_is(page: Page) -> None:
     Pages(page, "").picture("query-mistake")
 
 
+def test_a_large_answer_comes_whole_as_a_file(page: Page) -> None:
+    run(page, "SELECT i, 'row ' || i AS name FROM range(30000) AS r(i) ORDER BY i")
+    rows = page.get_by_role("region", name="Rows")
+    expect(rows).to_contain_text("30,000 rows")
+    expect(rows).to_contain_text("the first 10,000 are shown, the files have all")
+    with page.expect_download() as taken:
+        rows.get_by_role("button", name="CSV").click()
+    lines = taken.value.path().read_text().splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (30_001, "i,name", "29999,row 29999")
+    run(page, "SELECT repeat('x', 10000) AS x FROM range(8000)")
+    expect(page.get_by_role("alert")).to_contain_text("more than 64 MB")
+    Pages(page, "").picture("query-too-large")
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="JSON lines").click()
+    assert taken.value.path().stat().st_size == 8000 * 10_009
+    run(page, "SELECT repeat('x', 100000) AS x FROM range(10000000)")
+    expect(page.get_by_role("alert")).to_contain_text("more than 64 MB")
+    page.get_by_role("button", name="JSON lines").click()
+    page.get_by_role("button", name="Stop the download").click()
+    expect(page.get_by_text("The download was stopped")).to_be_visible()
+    run(page, "SELECT 41 + 1 AS answer")
+    expect(page.get_by_role("region", name="Rows")).to_contain_text("42")
+
+
 def test_a_saved_query_is_changed_and_renamed(page: Page, server: Server) -> None:
     area, saved = page.get_by_role("textbox", name="SQL"), page.get_by_role("region", name="Saved queries")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from typing import Any
@@ -137,3 +139,71 @@ def test_a_data_pipeline_is_made_run_asked_disabled_and_deleted(oven: RunningApp
     assert oven.client.get(path).json() == []
     gone = asked(oven, "[]", "mql", pipeline_id=made["id"])
     assert gone["error"]["code"] == "not_found"
+
+
+# --- files -------------------------------------------------------------------------------------------------------------
+
+
+def file_of(app: RunningApp, text: str, format: str, language: str = "sql", **more: Any) -> Any:
+    body = {"organization_id": app.organization_id, "language": language, "text": text, **more}
+    return app.client.post("/api/queries/file", params={"format": format}, json=body)
+
+
+def test_a_file_has_every_row(oven: RunningApp) -> None:
+    many = "SELECT i, 'a,\"' || i AS t, NULL AS n, [1, i] AS l, true AS b FROM range(25000) AS r(i) ORDER BY i"
+    csv_file = file_of(oven, many, "csv")
+    assert csv_file.headers["content-type"].startswith("text/csv")
+    assert csv_file.headers["content-disposition"] == 'attachment; filename="rows.csv"'
+    rows = list(csv.reader(io.StringIO(csv_file.text)))
+    assert (rows[0], len(rows)) == (["i", "t", "n", "l", "b"], 25_001)
+    assert rows[-1] == ["24999", 'a,"24999', "", "[1, 24999]", "true"]
+    lines = file_of(oven, many, "jsonl").text.splitlines()
+    assert json.loads(lines[24_999]) == {"i": 24_999, "t": 'a,"24999', "n": None, "l": [1, 24_999], "b": True}
+    stages = [{"$project": {"_id": 0, "c": "$data.readings.celsius"}}, {"$sort": {"c": 1}}]
+    found = file_of(oven, json.dumps(stages), "jsonl", "mql").text
+    assert found == '{"c":20.5}\n{"c":21.5}\n{"c":22.5}\n'
+    assert file_of(oven, '[{"$match": {"component_name": "no"}}]', "jsonl", "mql").text == ""
+    assert file_of(oven, "SELECT 1 AS a WHERE false", "csv").text == "a\r\n"
+
+
+def test_what_is_too_large_for_the_page_comes_as_a_file(app: RunningApp) -> None:
+    large = "SELECT repeat('x', 10000) AS x FROM range(8000)"
+    error = asked(app, large)["error"]
+    assert error["code"] == "too_large" and "download it as a file" in error["hint"]
+    with app.client.stream("POST", "/api/queries/file", params={"format": "csv"}, json={
+        "organization_id": app.organization_id, "language": "sql", "text": large,
+    }) as answer:  # fmt: skip
+        assert sum(map(len, answer.iter_bytes())) == 8000 * 10_002 + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "more", "says"),
+    [
+        ("SELEC 1", "csv", {}, "syntax error"),
+        ("", "csv", {}, "is empty"),
+        ("[]", "csv", {"language": "mql"}, "no table"),
+        ("SELECT 1", "csv", {"pipeline_id": "p"}, "asked in MQL"),
+        ("SELECT 1", "csv", {"organization_id": "other"}, "no organization"),
+        ("SELECT 1", "xlsx", {}, "format"),
+    ],
+)
+def test_what_cannot_be_a_file_says_why(
+    app: RunningApp, text: str, format: str, more: dict[str, str], says: str
+) -> None:
+    body = {"organization_id": app.organization_id, "language": "sql", "text": text, **more}
+    answer = app.client.post("/api/queries/file", params={"format": format}, json=body)
+    assert answer.status_code in (400, 403)
+    assert says in answer.json()["error"]["message"]
+
+
+def test_a_file_that_nobody_reads_any_more_ends_its_query(app: RunningApp) -> None:
+    endless = "SELECT repeat('x', 1000) AS x FROM range(100000000)"
+    body = {"organization_id": app.organization_id, "language": "sql", "text": endless}
+    for _ in range(3):  # each would keep its turn for minutes
+        with app.client.stream("POST", "/api/queries/file", params={"format": "csv"}, json=body) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_bytes())
+    deadline = time.monotonic() + 15
+    while "error" in (found := asked(app, "SELECT 1 AS one")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert found["rows"] == [{"one": 1}]

@@ -7,9 +7,9 @@ import base64
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import bson
 from fastapi import APIRouter, Request
@@ -31,7 +31,9 @@ MOST_ROWS = 10_000
 MOST_EXACT = 2**53 - 1  # what JavaScript's numbers hold exactly (ECMA-262, Number.MAX_SAFE_INTEGER)
 _STANDARD = 1
 _LOOK_S = 0.25
+T = TypeVar("T")
 router = APIRouter(prefix="/api", tags=["queries"])
+NOT_IN_SQL = InvalidInput("What a data pipeline found is asked in MQL", "Write stages, or leave the pipeline out.")
 _LANGUAGE = Field(description='`mql` is a JSON list of stages; a time is written {"$date": "2026-03-04T05:00:00Z"}.')
 LanguageName = Literal["sql", "mql"]
 
@@ -144,14 +146,19 @@ class PipelineChange(Body):
 async def ask(context: ContextDep, caller: CallerDep, body: Question, request: Request) -> Response:
     """Who closes the connection stops the query."""
     stop = threading.Event()
-    answering = asyncio.create_task(context.call(_answered, context, caller, body, stop))
     try:
-        while not (await asyncio.wait([answering], timeout=_LOOK_S))[0]:
-            if await request.is_disconnected():
-                stop.set()
-        return in_json(await answering)
+        return in_json(await unless_gone(request, stop, context.call(_answered, context, caller, body, stop)))
     finally:
         stop.set()  # also when this task is cancelled, as an app that stops does
+
+
+async def unless_gone(request: Request, stop: threading.Event, asking: Coroutine[Any, Any, T]) -> T:
+    """Sets `stop` when the client closes the connection."""
+    answering = asyncio.create_task(asking)
+    while not (await asyncio.wait([answering], timeout=_LOOK_S))[0]:
+        if await request.is_disconnected():
+            stop.set()
+    return await answering
 
 
 def _answered(context: AppContext, caller: Caller, body: Question, stop: threading.Event) -> QueryRows:
@@ -159,7 +166,7 @@ def _answered(context: AppContext, caller: Caller, body: Question, stop: threadi
     columns: list[str] = []
     if body.language == "sql":
         if body.pipeline_id:
-            raise InvalidInput("What a data pipeline found is asked in MQL", "Write stages, or leave the pipeline out.")
+            raise NOT_IN_SQL
         answer = context.queries.sql(caller, body.organization_id, body.text, stop)
         columns, found = answer.columns, answer.rows
     elif body.pipeline_id:
@@ -168,7 +175,7 @@ def _answered(context: AppContext, caller: Caller, body: Question, stop: threadi
         found = context.queries.mql_of_sink(caller, pipeline.organization_id, pipeline.id, stages, stop)
     else:
         found = context.queries.mql(caller, body.organization_id, stages_of_text(body.text), stop)
-    rows = [{name: _plain(value) for name, value in bson.decode(one).items()} for one in found[:MOST_ROWS]]
+    rows = [{name: plain(value) for name, value in bson.decode(one).items()} for one in found[:MOST_ROWS]]
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     seconds = round(time.monotonic() - began_s, 3)
     return QueryRows(columns=columns, rows=rows, count=len(found), seconds=seconds)
@@ -240,11 +247,12 @@ def list_runs(context: ContextDep, caller: CallerDep, pipeline_id: str) -> list[
     return [PipelineRunModel.of(one) for one in context.pipelines.runs(caller, pipeline_id, 100)[0]]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a BSON document as JSON has it: see QueryRows."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, datetime):  # BSON's times are UTC and come without saying so
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):

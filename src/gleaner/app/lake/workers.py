@@ -8,24 +8,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeAlias
 
 import bson
 
 from gleaner.app import errors
-from gleaner.app.errors import AppError, TooLarge, Unavailable
+from gleaner.app.errors import AppError, Unavailable
 from gleaner.app.lake import running, worker
 from gleaner.app.lake.running import Found, Material, Question
 from gleaner.app.lake.view import Wanted
 
-MOST_ANSWER_BYTES = 64 << 20
 _WAIT_S = 20.0
 _LOOK_S = 0.1
 _GRACE_S = 5.0
 """After a query's time, for DuckDB to notice by itself."""
+
+
+Pages: TypeAlias = Generator[Found, None, None]
 
 
 class _HasLeft(Exception):
@@ -40,21 +42,22 @@ class QueryWorkers:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
-    def ask(
+    def pages(
         self,
         asked: Question,
         material: Callable[[dict[str, Wanted]], Material],
         stop: threading.Event | None = None,
-    ) -> Found:
-        """Raises what the query raised, Unavailable when too many are running, Stopped soon after `stop` is set."""
+    ) -> Pages:
+        """The answer page by page; the query waits for who reads it, and ends with the generator. Raises what the query raised,
+        Unavailable when too many are running, Stopped soon after `stop` is set."""
         stop = stop or threading.Event()
         with self._turn(stop):
             try:
                 with self._worker() as chosen:
-                    return chosen.ask(asked, material, stop)
+                    yield from chosen.pages(asked, material, stop)
             except _HasLeft:
                 with self._worker() as chosen:
-                    return chosen.ask(asked, material, stop)
+                    yield from chosen.pages(asked, material, stop)
 
     def stop(self) -> None:
         with self._lock:
@@ -121,7 +124,7 @@ class _Worker:
         self._process.kill()
         self._process.wait()
 
-    def ask(self, asked: Question, material: Callable[[dict[str, Wanted]], Material], stop: threading.Event) -> Found:
+    def pages(self, asked: Question, material: Callable[[dict[str, Wanted]], Material], stop: threading.Event) -> Pages:
         deadline = time.monotonic() + asked.seconds + _GRACE_S
         self.is_at_rest = False
         was_kept, self._is_new = not self._is_new, False
@@ -133,21 +136,11 @@ class _Worker:
         try:
             wanted = {str(name): worker.loaded(one) for name, one in message["wanted"].items()}
             self._connection.send(material(wanted))
-            found = Found([], [])
-            size = 0
             while "rows" in (page := self._receive(asked, deadline, stop)):
-                found.columns.extend(map(str, page["columns"]))
-                found.rows.extend(page["rows"])
-                size += sum(map(len, page["rows"]))
-                if size > MOST_ANSWER_BYTES:
-                    raise TooLarge(
-                        f"The answer has more than {MOST_ANSWER_BYTES >> 20} MB",
-                        "Add a LIMIT, or choose fewer columns.",
-                    )
+                yield Found([str(name) for name in page["columns"]], page["rows"])
         except (EOFError, ConnectionError):
             raise running.too_large(asked) from None
         self.is_at_rest = True
-        return found
 
     def _receive(self, asked: Question, deadline: float, stop: threading.Event) -> dict[str, Any]:
         while not self._connection.poll(_LOOK_S):

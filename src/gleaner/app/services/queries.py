@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import bson
 
 from gleaner.app.caller import Caller
 from gleaner.app.database import Database
-from gleaner.app.errors import DamagedReadings, InvalidInput, PermissionDenied
+from gleaner.app.errors import DamagedReadings, InvalidInput, PermissionDenied, TooLarge
 from gleaner.app.lake import mending, pictures, sql, view
 from gleaner.app.lake.running import Found, Material, Question
 from gleaner.app.lake.view import Wanted
-from gleaner.app.lake.workers import QueryWorkers
+from gleaner.app.lake.workers import Pages, QueryWorkers
 from gleaner.app.services.items_filter import origins_of, visible_origins
 from gleaner.app.services.items_values import Origin
 from gleaner.app.store import sniff
@@ -26,7 +27,15 @@ from gleaner.app.store.packs import PackStore
 
 SINK = "gleaner:data-pipeline"
 """Kind and component type of what data pipelines found. No query of the readings sees it."""
+MOST_ANSWER_BYTES = 64 << 20
+_FOR_A_FILE = 10
 _NEW_ROOT = bson.encode({"$replaceRoot": {"newRoot": "$data"}})
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise InvalidInput("The query is empty", "For example: SELECT * FROM readings LIMIT 10")
+    return text
 
 
 def sink_name(pipeline_id: str) -> str:
@@ -50,9 +59,7 @@ class QueryService:
 
     def sql(self, caller: Caller, organization_id: str, text: str, stop: threading.Event | None = None) -> Found:
         """Raises InvalidInput, PermissionDenied, TooLarge, TookTooLong, Unavailable, Stopped (`stop` was set)."""
-        if not text.strip():
-            raise InvalidInput("The query is empty", "For example: SELECT * FROM readings LIMIT 10")
-        return self._ask(self._visible(caller, organization_id), text=text, stop=stop)
+        return self._ask(self._visible(caller, organization_id), text=_not_empty(text), stop=stop)
 
     def mql(
         self, caller: Caller, organization_id: str, pipeline: Sequence[bytes], stop: threading.Event | None = None
@@ -69,9 +76,28 @@ class QueryService:
         stop: threading.Event | None = None,
     ) -> list[bytes]:
         """As `mql`, over what the data pipeline `sink_of` found: each document as it came out of the pipeline."""
+        seen = _of_sink(self._visible(caller, organization_id), sink_of)
+        return self._ask(seen, stages=(_NEW_ROOT, *pipeline), stop=stop).rows
+
+    def pages(
+        self,
+        caller: Caller,
+        organization_id: str,
+        stop: threading.Event,
+        *,
+        text: str = "",
+        pipeline: Sequence[bytes] | None = None,
+        sink_of: str = "",
+    ) -> Pages:
+        """As `sql` (`text`; the first page has the columns), `mql` or `mql_of_sink`, page by page however much it is, in ten
+        times the time."""
         seen = self._visible(caller, organization_id)
-        mine = [one for one in seen.sinks if one.component_name == sink_name(sink_of)]
-        return self._ask(replace(seen, readings=mine), stages=(_NEW_ROOT, *pipeline), stop=stop).rows
+        slowly_s = _FOR_A_FILE * self.seconds
+        if pipeline is None:
+            return self._pages(seen, text=_not_empty(text), seconds=slowly_s, stop=stop)
+        if sink_of:
+            seen, pipeline = _of_sink(seen, sink_of), (_NEW_ROOT, *pipeline)
+        return self._pages(seen, stages=tuple(pipeline), seconds=slowly_s, stop=stop)
 
     def mql_of_organization(self, organization_id: str, pipeline: Sequence[bytes], seconds: float) -> list[bytes]:
         """For the app's own work: over all readings of an organization."""
@@ -88,7 +114,31 @@ class QueryService:
         seconds: float = 0.0,
         stop: threading.Event | None = None,
     ) -> Found:
+        found = Found([], [])
+        size = 0
+        with closing(self._pages(seen, text=text, stages=stages, seconds=seconds, stop=stop)) as pages:
+            for page in pages:
+                found.columns.extend(page.columns)
+                found.rows.extend(page.rows)
+                size += sum(map(len, page.rows))
+                if size > MOST_ANSWER_BYTES:
+                    raise TooLarge(
+                        f"The answer has more than {MOST_ANSWER_BYTES >> 20} MB",
+                        "Add a LIMIT, choose fewer columns, or download it as a file.",
+                    )
+        return found
+
+    def _pages(
+        self,
+        seen: _Visible,
+        *,
+        text: str = "",
+        stages: tuple[bytes, ...] = (),
+        seconds: float = 0.0,
+        stop: threading.Event | None = None,
+    ) -> Pages:
         opened: list[int] = []
+        has_begun = False
 
         def material(wanted: dict[str, Wanted]) -> Material:
             of_readings = wanted.pop(sql.READINGS, None)
@@ -101,10 +151,15 @@ class QueryService:
 
         question = Question(text, stages, seconds or self.seconds, self.memory_mb)
         try:
-            return self._workers.ask(question, material, stop)
+            for page in self._workers.pages(question, material, stop):
+                has_begun = True
+                yield page
+            return
         except DamagedReadings:
             mending.mend(self._database, self._packs, opened)
-            return self._workers.ask(question, material, stop)
+            if has_begun:
+                raise
+        yield from self._workers.pages(question, material, stop)
 
     def _visible(self, caller: Caller, organization_id: str) -> _Visible:
         if organization_id not in caller.organization_ids():
@@ -123,6 +178,10 @@ class _Visible:
     readings: list[Origin]
     items: list[Origin]
     sinks: list[Origin]
+
+
+def _of_sink(seen: _Visible, pipeline_id: str) -> _Visible:
+    return replace(seen, readings=[one for one in seen.sinks if one.component_name == sink_name(pipeline_id)])
 
 
 def _sorted(origins: Sequence[Origin]) -> _Visible:

@@ -107,5 +107,7 @@ export const api = {
   patch: <T>(path: string, body: unknown, query?: Query) => json<T>("PATCH", path, { body, query }),
   delete: <T>(path: string, query?: Query) => json<T>("DELETE", path, { query }),
   streamed,
+  /** What a question answers as a file; the browser keeps it, on disk if it is large. */
+  file: async (path: string, body: unknown, query: Query, signal: AbortSignal) => (await request("POST", path, { body, query, signal })).blob(),
   bytes: async (path: string, query?: Query, signal?: AbortSignal) => (await request("GET", path, { query, signal })).arrayBuffer(),
 };

@@ -1047,6 +1047,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/queries/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * File Of
+         * @description Every row, in ten times the time that a question has. CSV only of SQL: documents of a pipeline may each have other keys. An
+         *     answer that breaks off (time, memory) closes the connection before its end.
+         */
+        post: operations["file_of_api_queries_file_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/queries/{query_id}": {
         parameters: {
             query?: never;
@@ -2717,6 +2738,11 @@ export interface components {
             /** Rows */
             rows: number[];
         };
+        /**
+         * RowsFormat
+         * @enum {string}
+         */
+        RowsFormat: "csv" | "jsonl";
         /**
          * SavedQueryChange
          * @description What is left out stays.
@@ -5489,6 +5515,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["QueryRows"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    file_of_api_queries_file_post: {
+        parameters: {
+            query: {
+                format: components["schemas"]["RowsFormat"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Question"];
+            };
+        };
+        responses: {
+            /** @description All rows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
                 };
             };
             /** @description What failed, and what to do next */

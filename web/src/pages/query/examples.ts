@@ -1,5 +1,13 @@
 /** Questions to begin with, and what there is to ask. */
 export type Language = "sql" | "mql";
+
+/** As `POST /queries` takes it. */
+export interface Question {
+  organization_id: string;
+  language: Language;
+  text: string;
+  pipeline_id?: string;
+}
 export interface Example {
   title: string;
   language: Language;

@@ -37,9 +37,9 @@ export function chartOf(columns: string[], rows: Row[]): { x: number[]; lines: L
   return { x: ordered.map(({ at }) => at), lines };
 }
 
-export function download(name: string, type: string, text: string): void {
+export function download(name: string, content: Blob): void {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.href = URL.createObjectURL(content);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
