@@ -35,6 +35,8 @@ _FEW_STEPS = 300
 """Beyond, the whole network has always measured better."""
 _USUAL_PIXELS, _USUAL_LARGEST = 224 * 224, 320
 """What other backbones have nearly all been trained at; they see much less in smaller pictures."""
+_QUICK_SHARE = 0.1
+"""Of the time at most, on top of it: as many pictures as that is enough for."""
 _LAST_LAYER_SHARE = 0.3
 """Of the time at most goes into the last layer over another backbone; pictures it does not reach wait for the rest."""
 
@@ -92,7 +94,9 @@ class ClassificationRun(Run):
             network = build_classifier(len(self.request.labels), backbone=self._start.trunk())
             result = fit(network, train, validation, self._plan, self.elapsed, on_metrics)
             if result.steps < _FEW_STEPS and len(validation):
-                _keep_better(result, quick_classifier(train, self._start.trunk()), validation)
+                began_s, share_s = self.elapsed(), _QUICK_SHARE * self._plan.seconds
+                quick = quick_classifier(train, self._start.trunk(), lambda: self.elapsed() - began_s < share_s)
+                _keep_better(result, quick, validation)
             return result
 
         return self.train(self._plan, fit_network)

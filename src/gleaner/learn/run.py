@@ -27,7 +27,7 @@ from gleaner.learn.network import parameter_count
 from gleaner.learn.pictures import Loaded, load_pictures
 from gleaner.learn.previous import SPLIT_FILE, Answer, answer, compare, said_of, write_split
 from gleaner.learn.request import Example, RunRequest, Skipped
-from gleaner.learn.split import Split, declared_split, fingerprint, group_pictures, leaked, split_groups
+from gleaner.learn.split import Split, declared_split, fingerprint, group_pictures, leaked, most_kept, split_groups
 
 FINISH_S = 4.0
 """Judging and exporting take about this long after training; only the shown estimate depends on it."""
@@ -160,7 +160,8 @@ class Run(ABC):
         mixed = sum(len({label_sets[i] for i in group}) > 1 for group in groups)
         if mixed:
             self.warn([f"{mixed} sets of nearly identical pictures are labelled differently: look for {labelling}."])
-        declared = declared_split(groups, loaded.examples, self.request.seed)
+        most = most_kept(self.request.budget_s)
+        declared = declared_split(groups, loaded.examples, self.request.seed, most)
         if declared is not None and (flattering := leaked(groups, declared)):
             self.warn(
                 [
@@ -168,7 +169,7 @@ class Run(ABC):
                     "learns from: the score is better than the model."
                 ]
             )
-        split = declared or split_groups(groups, label_sets, self.request.seed)
+        split = declared or split_groups(groups, label_sets, self.request.seed, most)
         untested = [label for label in self.request.labels if not any(label in label_sets[i] for i in split.test)]
         if untested:
             self.warn(

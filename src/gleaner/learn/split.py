@@ -25,8 +25,9 @@ _COMPARED = 4000
 """Each picture is compared with this many before it, in order of camera and time."""
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.15
 MOST_KEPT = 1000
-"""About so many at most are tested, and so many watched: the score is known to two points then, and judging thousands more would take
-longer than a short training itself."""
+"""About so many at most are tested, and so many watched: the score is known to two points then."""
+FEWEST_KEPT, KEPT_PER_S = 100, 10
+"""A short run keeps fewer, ten for each of its seconds, or judging them would take longer than learning from the others."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Split:
     validation: list[int]
     test: list[int]
     group_count: int
+
+
+def most_kept(budget_s: float) -> int:
+    """How many pictures a run of so long tests, and watches, at most."""
+    return max(FEWEST_KEPT, min(MOST_KEPT, int(KEPT_PER_S * budget_s)))
 
 
 def fingerprint(picture: Rgb) -> NDArray[np.float32]:
@@ -76,9 +82,12 @@ def group_pictures(prints: NDArray[np.float32], examples: Sequence[Example]) -> 
     return groups
 
 
-def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset[str]], seed: int) -> Split:
-    """About 20 % for testing and 15 % for validation of each label and of the unlabelled, a smaller share of more than 5,000
-    pictures (MOST_KEPT), at least one each where a label has the groups for it; every label keeps at least one group to learn from. The rarest label is served first.
+def split_groups(
+    groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset[str]], seed: int, most: int = MOST_KEPT
+) -> Split:
+    """About 20 % for testing and 15 % for validation of each label and of the unlabelled, of about `most` pictures each at
+    most; at least one each where a label has the groups for it; every label keeps at least one group to learn from. The rarest
+    label is served first.
     """
     random = np.random.default_rng(seed)
     shuffled = [list(groups[i]) for i in random.permutation(len(groups))]
@@ -90,7 +99,7 @@ def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset
     place = [""] * len(shuffled)
     for label in sorted(counts, key=lambda name: (counts[name], name)):
         mine = [g for g, members in enumerate(shuffled) if any(label in keys[i] for i in members)]
-        targets = _test_target(counts[label], len(keys)), _validation_target(counts[label], len(keys))
+        targets = _test_target(counts[label], most / len(keys)), _validation_target(counts[label], most / len(keys))
         for part, target in zip(("test", "validation"), targets, strict=True):
             _fill(part, target, label, mine, shuffled, keys, place)
     parts: dict[str, list[int]] = {"": [], "validation": [], "test": []}
@@ -99,7 +108,9 @@ def split_groups(groups: Sequence[Sequence[int]], label_sets: Sequence[frozenset
     return Split(sorted(parts[""]), sorted(parts["validation"]), sorted(parts["test"]), len(groups))
 
 
-def declared_split(groups: Sequence[Sequence[int]], examples: Sequence[Example], seed: int) -> Split | None:
+def declared_split(
+    groups: Sequence[Sequence[int]], examples: Sequence[Example], seed: int, most: int = MOST_KEPT
+) -> Split | None:
     """As the dataset itself says which pictures are for testing; None if it does not, or leaves nothing to learn from.
 
     A dataset that names only `val` means by it what is held back: it is tested with, and what watches the training is drawn
@@ -113,10 +124,10 @@ def declared_split(groups: Sequence[Sequence[int]], examples: Sequence[Example],
     if not test or not rest:
         return None
     if watched:
-        return Split(rest, watched[:MOST_KEPT], test, len(groups))
+        return Split(rest, watched[:most], test, len(groups))
     place = {index: position for position, index in enumerate(rest)}
     inside = [mine for group in groups if (mine := [place[i] for i in group if i in place])]
-    drawn = split_groups(inside, [examples[i].labels for i in rest], seed)
+    drawn = split_groups(inside, [examples[i].labels for i in rest], seed, most)
     train = sorted(rest[i] for i in drawn.train + drawn.test)
     return Split(train, [rest[i] for i in drawn.validation], test, len(groups))
 
@@ -165,12 +176,12 @@ def _leaves_something(
     return False
 
 
-def _test_target(count: int, total: int) -> int:
-    return max(min(2, count // 5), 1, round(min(TEST_SHARE, MOST_KEPT / total) * count))
+def _test_target(count: int, most: float) -> int:
+    return max(min(2, count // 5), 1, round(min(TEST_SHARE, most) * count))
 
 
-def _validation_target(count: int, total: int) -> int:
-    return 0 if count < 4 else max(1, round(min(VALIDATION_SHARE, MOST_KEPT / total) * count))
+def _validation_target(count: int, most: float) -> int:
+    return 0 if count < 4 else max(1, round(min(VALIDATION_SHARE, most) * count))
 
 
 def _within_burst(first: Example, second: Example) -> bool:

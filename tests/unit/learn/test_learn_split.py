@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gleaner.learn.request import Example
-from gleaner.learn.split import MOST_KEPT, declared_split, fingerprint, group_pictures, leaked, split_groups
+from gleaner.learn.split import MOST_KEPT, declared_split, fingerprint, group_pictures, leaked, most_kept, split_groups
 from gleaner.wire.picture import Rgb, read_rgb, resize_rgb
 
 
@@ -156,3 +156,5 @@ def test_of_many_pictures_only_so_many_are_judged_and_rare_labels_still_are() ->
         assert any(index >= 19_990 for index in part)
         assert all(index ^ 1 in part for index in part), "a group is never divided"
     assert len(split.train) > 17_000
+    assert len(split_groups(groups, sets, seed=1, most=most_kept(60)).test) == pytest.approx(600, rel=0.02)
+    assert [most_kept(seconds) for seconds in (5, 60, 3600)] == [100, 600, 1000]

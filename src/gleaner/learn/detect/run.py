@@ -27,7 +27,7 @@ from gleaner.learn.detect.scenes import Boxes
 from gleaner.learn.pictures import Loaded, choose_input_size
 from gleaner.learn.previous import Answer
 from gleaner.learn.request import Example, Skipped, check_examples, not_accepted
-from gleaner.learn.run import OnMetrics, Run
+from gleaner.learn.run import LEAST_TRAINING_S, OnMetrics, Run
 from gleaner.learn.split import Split
 
 USUAL_PIXELS, MOST_PIXELS = 240 * 320, 384 * 512
@@ -35,6 +35,7 @@ USUAL_PIXELS, MOST_PIXELS = 240 * 320, 384 * 512
 LEGIBLE_PX = 14.0
 """The shorter side that a small box should have in the network's input; with less than two cells it is guessed."""
 LARGEST_SIDE = 640
+_TIMED = 8
 _SMALL_SHARE = 0.1
 """The small boxes that the input size is chosen for: larger than this share of all."""
 
@@ -52,7 +53,7 @@ class DetectionRun(Run):
     def _train(self, loaded: Loaded, boxes: Sequence[Boxes], split: Split, size: tuple[int, int]) -> DetectResult:
         self._plan = DetectPlan(
             input_size=size,
-            seconds=self.seconds_left,
+            seconds=max(LEAST_TRAINING_S, self.seconds_left - self._judging_s(loaded, split)),
             seed=self.request.seed,
             threads=self.request.threads,
             mirror=self.may_mirror,
@@ -64,6 +65,15 @@ class DetectionRun(Run):
             return fit_detector(network, train, watched, self._plan, self.elapsed, on_metrics)
 
         return self.train(self._plan, fit_network, f" on {sum(map(len, boxes))} boxes")
+
+    def _judging_s(self, loaded: Loaded, split: Split) -> float:
+        """What it will take to look at the pictures that are kept from training: a third of a minute for two thousand."""
+        kept = split.test + split.validation
+        network, sample = build_detector(len(self.request.labels)), loaded.pixels.select(kept[:_TIMED])
+        candidates(network, sample)  # the first time is slower
+        began_s = self.elapsed()
+        candidates(network, sample)
+        return (self.elapsed() - began_s) * len(kept) / max(1, len(sample))
 
     def _judged(
         self, peaks: Sequence[Found], loaded: Loaded, boxes: Sequence[Boxes], part: Sequence[int], *calibration: float
