@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic's: `typing` has what it needs from Python 3.12 on
 
 from gleaner.app.errors import InvalidInput
 from gleaner.app.http.deps import CallerDep, ContextDep
 from gleaner.app.services.fleet_values import iso
-from gleaner.app.services.items_values import FacetValue, Item, ItemBox, ItemFilter, Selection
+from gleaner.app.services.items_values import FacetValue, Item, ItemBox, ItemFilter, Origin, Selection
 
 Kind = Literal["image", "point_cloud", "file", "reading"]
 Tagged = Literal["tagged", "untagged"]
@@ -99,12 +101,15 @@ class Chosen(Body):
         return Selection(filter=self.filter.to_filter())
 
 
-class Named(BaseModel):
+# Of items there are many in an answer: dictionaries are made in a fifth of the time that models take.
+
+
+class Named(TypedDict):
     id: str
     name: str
 
 
-class BoxModel(BaseModel):
+class BoxModel(TypedDict):
     """Edges are normalized: 0–1, x to the right, y down."""
 
     id: str
@@ -115,29 +120,17 @@ class BoxModel(BaseModel):
     y_max: float
     confidence: float | None
 
-    @classmethod
-    def of(cls, one: ItemBox) -> BoxModel:
-        return cls(id=one.id, **one.box.__dict__)
 
-
-class ClassificationModel(BaseModel):
+class ClassificationModel(TypedDict):
     label: str
     confidence: float | None
 
 
-class ItemModel(BaseModel):
-    row: int
-    id: str = Field(description="Viam's binary_data_id.")
+class _Place(TypedDict):
+    """What all items of an origin share."""
+
     kind: Kind
-    file_name: str
-    file_ext: str
     mime_type: str
-    size_bytes: int
-    width: int
-    height: int
-    captured_at: str
-    received_at: str
-    synced_at: str
     organization_id: str
     location: Named
     machine: Named
@@ -145,39 +138,81 @@ class ItemModel(BaseModel):
     component_name: str
     component_type: str
     method: str
+
+
+class ItemModel(_Place):
+    row: int
+    id: Annotated[str, Field(description="Viam's binary_data_id.")]
+    file_name: str
+    file_ext: str
+    size_bytes: int
+    width: int
+    height: int
+    captured_at: str
+    received_at: str
+    synced_at: str
     tags: list[str]
     boxes: list[BoxModel]
     classifications: list[ClassificationModel]
     datasets: list[Named]
 
-    @classmethod
-    def of(cls, item: Item) -> ItemModel:
-        origin = item.origin
-        return cls.model_construct(
-            row=item.row,
-            id=item.binary_data_id,
-            kind=origin.kind,
-            file_name=item.file_name,
-            file_ext=item.file_ext,
-            mime_type=origin.mime_type,
-            size_bytes=item.size_bytes,
-            width=item.width,
-            height=item.height,
-            captured_at=iso(item.captured_ns) or "",
-            received_at=iso(item.received_ns) or "",
-            synced_at=iso(item.synced_ns) or "",
-            organization_id=origin.organization_id,
-            location=Named.model_construct(id=origin.location_id, name=origin.location_name),
-            machine=Named.model_construct(id=origin.machine_id, name=origin.machine_name),
-            part=Named.model_construct(id=origin.part_id, name=origin.part_name),
-            component_name=origin.component_name,
-            component_type=origin.component_type,
-            method=origin.method,
-            tags=list(item.tags),
-            boxes=[BoxModel.of(one) for one in item.boxes],
-            classifications=[ClassificationModel(**one.__dict__) for one in item.classifications],
-            datasets=[Named.model_construct(id=id_, name=name) for id_, name in item.datasets],
-        )
+
+def box_model(one: ItemBox) -> BoxModel:
+    box = one.box
+    return {
+        "id": one.id,
+        "label": box.label,
+        "x_min": box.x_min,
+        "y_min": box.y_min,
+        "x_max": box.x_max,
+        "y_max": box.y_max,
+        "confidence": box.confidence,
+    }
+
+
+def item_models(items: Iterable[Item]) -> list[ItemModel]:
+    places: dict[int, _Place] = {}
+    found = []
+    for item in items:
+        place = places.get(item.origin.id)
+        if place is None:
+            place = places[item.origin.id] = _place(item.origin)
+        found.append(_item_model(item, place))
+    return found
+
+
+def _place(origin: Origin) -> _Place:
+    return {
+        "kind": cast(Kind, origin.kind),
+        "mime_type": origin.mime_type,
+        "organization_id": origin.organization_id,
+        "location": {"id": origin.location_id, "name": origin.location_name},
+        "machine": {"id": origin.machine_id, "name": origin.machine_name},
+        "part": {"id": origin.part_id, "name": origin.part_name},
+        "component_name": origin.component_name,
+        "component_type": origin.component_type,
+        "method": origin.method,
+    }
+
+
+def _item_model(item: Item, place: _Place) -> ItemModel:
+    return {
+        **place,
+        "row": item.row,
+        "id": item.binary_data_id,
+        "file_name": item.file_name,
+        "file_ext": item.file_ext,
+        "size_bytes": item.size_bytes,
+        "width": item.width,
+        "height": item.height,
+        "captured_at": iso(item.captured_ns) or "",
+        "received_at": iso(item.received_ns) or "",
+        "synced_at": iso(item.synced_ns) or "",
+        "tags": list(item.tags),
+        "boxes": [box_model(one) for one in item.boxes],
+        "classifications": [{"label": one.label, "confidence": one.confidence} for one in item.classifications],
+        "datasets": [{"id": id_, "name": name} for id_, name in item.datasets],
+    }
 
 
 class FacetModel(BaseModel):

@@ -20,6 +20,8 @@ from gleaner.app.http.item_models import (
     FacetsModel,
     FilterDep,
     ItemModel,
+    box_model,
+    item_models,
 )
 from gleaner.app.http.thumbs import FOREVER, thumb_answer
 from gleaner.app.services.items_values import Content, Item, Settle, Suggested
@@ -106,7 +108,7 @@ def facets(context: ContextDep, caller: CallerDep, wanted: FilterDep) -> Respons
 
 @router.post("/lookup", response_model=Found)
 def lookup(context: ContextDep, caller: CallerDep, body: Rows) -> Response:
-    found = Found.model_construct(items=[ItemModel.of(one) for one in context.items.lookup(caller, body.rows)])
+    found = Found.model_construct(items=item_models(context.items.lookup(caller, body.rows)))
     return in_json(found)
 
 
@@ -165,18 +167,18 @@ def settle_boxes(context: ContextDep, caller: CallerDep, body: SuggestedBoxes) -
 
 @router.post("/{row}/boxes")
 def add_box(context: ContextDep, caller: CallerDep, row: int, body: NewBox) -> BoxModel:
-    return BoxModel.of(context.items.add_box(caller, row, Box(**body.model_dump())))
+    return box_model(context.items.add_box(caller, row, Box(**body.model_dump())))
 
 
 @router.put("/{row}/boxes/{box_id}")
 def put_box(context: ContextDep, caller: CallerDep, row: int, box_id: str, body: NewBox) -> BoxModel:
     """Makes the box what is sent, whether it is there or not: sent twice it is the same, so a page may send it again."""
-    return BoxModel.of(context.items.put_box(caller, row, box_id, Box(**body.model_dump())))
+    return box_model(context.items.put_box(caller, row, box_id, Box(**body.model_dump())))
 
 
 @router.patch("/{row}/boxes/{box_id}")
 def update_box(context: ContextDep, caller: CallerDep, row: int, box_id: str, body: BoxChange) -> BoxModel:
-    return BoxModel.of(context.items.update_box(caller, row, box_id, **body.model_dump(exclude_unset=True)))
+    return box_model(context.items.update_box(caller, row, box_id, **body.model_dump(exclude_unset=True)))
 
 
 @router.delete("/{row}/boxes/{box_id}")

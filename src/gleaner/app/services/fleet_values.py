@@ -88,4 +88,4 @@ def iso(time_ns: int | None) -> str | None:
         return None
     whole, rest = divmod(time_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(whole, UTC).replace(microsecond=rest // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"

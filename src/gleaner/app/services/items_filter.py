@@ -15,6 +15,10 @@ from gleaner.app.store import tables as t
 
 ORIGIN_COLUMNS = [t.origin.c[field.name] for field in fields(Origin)]
 
+_ORIGINS_OF = sa.select(*ORIGIN_COLUMNS).where(
+    t.origin.c.organization_id.in_(sa.bindparam("organizations", expanding=True))
+)
+
 
 def visible_origins(db: sa.Connection, caller: Caller, organization_ids: Iterable[str] = ()) -> list[Origin]:
     """Origins whose items the caller may see, of these organizations or all of the caller's."""
@@ -22,7 +26,7 @@ def visible_origins(db: sa.Connection, caller: Caller, organization_ids: Iterabl
     wanted = own & frozenset(organization_ids) if organization_ids else own
     if not wanted:
         return []
-    rows = db.execute(sa.select(*ORIGIN_COLUMNS).where(t.origin.c.organization_id.in_(wanted)))
+    rows = db.execute(_ORIGINS_OF, {"organizations": list(wanted)})
     found = (Origin(*row) for row in rows)
     return [one for one in found if caller.role_on(one.organization_id, one.location_id, one.machine_id) is not None]
 

@@ -8,6 +8,8 @@ import binascii
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -184,31 +186,50 @@ class ItemReader:
 
     def _load(self, db: sa.Connection, caller: Caller, rows: Sequence[int]) -> Iterator[Item]:
         origins = {one.id: one for one in visible_origins(db, caller)}
-        wanted = t.rows_in(list(rows), db.dialect.name)
-        found = db.execute(sa.select(t.item).where(_ITEM.row.in_(wanted), _ITEM.deleted_ns.is_(None))).all()
-        details = _Details(db, wanted)
+        asked, given = _lookups(db.dialect.name), {"rows": t.bound_rows(rows, db.dialect.name)}
+        found = db.execute(asked.items, given).all()
+        details = _Details(db, asked, given)
         for one in found:
             if one.origin_id in origins:
                 yield details.item(one, origins[one.origin_id])
 
 
+@dataclass(frozen=True)
+class _Lookups:
+    """What a lookup asks, with `rows` to be bound. Made once: making a statement costs more than what it finds."""
+
+    items: sa.Select[Any]
+    tags: sa.Select[Any]
+    boxes: sa.Select[Any]
+    datasets: sa.Select[Any]
+
+
+@cache
+def _lookups(dialect: str) -> _Lookups:
+    rows = t.rows_bound("rows", dialect)
+    tag, box, member, dataset = t.item_tag.c, t.item_box, t.dataset_item.c, t.dataset
+    names = sa.select(member.row, dataset.c.id, dataset.c.name).join(dataset, dataset.c.id == member.dataset_id)
+    return _Lookups(
+        sa.select(t.item).where(_ITEM.row.in_(rows), _ITEM.deleted_ns.is_(None)),
+        sa.select(tag.row, tag.tag).where(tag.row.in_(rows)).order_by(tag.row, tag.tag),
+        sa.select(box).where(box.c.row.in_(rows)).order_by(box.c.id),
+        names.where(member.row.in_(rows)).order_by(dataset.c.name),
+    )
+
+
 class _Details:
     """Tags, boxes and datasets of some items, each read with one query."""
 
-    def __init__(self, db: sa.Connection, rows: sa.Select[tuple[int]]) -> None:
+    def __init__(self, db: sa.Connection, asked: _Lookups, given: dict[str, Any]) -> None:
         self._tags: dict[int, list[str]] = {}
         self._boxes: dict[int, list[ItemBox]] = {}
         self._datasets: dict[int, list[tuple[str, str]]] = {}
-        tag, box, member = t.item_tag.c, t.item_box, t.dataset_item.c
-        for row, name in db.execute(sa.select(tag.row, tag.tag).where(tag.row.in_(rows)).order_by(tag.row, tag.tag)):
+        for row, name in db.execute(asked.tags, given):
             self._tags.setdefault(row, []).append(name)
-        for one in db.execute(sa.select(box).where(box.c.row.in_(rows)).order_by(box.c.id)):
+        for one in db.execute(asked.boxes, given):
             drawn = Box(one.label, one.x_min, one.y_min, one.x_max, one.y_max, one.confidence)
             self._boxes.setdefault(one.row, []).append(ItemBox(one.id, drawn))
-        names = sa.select(member.row, t.dataset.c.id, t.dataset.c.name).join(
-            t.dataset, t.dataset.c.id == member.dataset_id
-        )
-        for row, dataset_id, name in db.execute(names.where(member.row.in_(rows)).order_by(t.dataset.c.name)):
+        for row, dataset_id, name in db.execute(asked.datasets, given):
             self._datasets.setdefault(row, []).append((dataset_id, name))
 
     def item(self, one: sa.Row[tuple[object, ...]], origin: Origin) -> Item:

@@ -8,6 +8,10 @@ Times are nanoseconds since the epoch. An item is alive while `deleted_ns` is nu
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 
 from gleaner.app.database import metadata
@@ -342,10 +346,19 @@ def insert_ignoring(table: sa.Table, dialect: str) -> sa.Insert:
 
 def rows_in(rows: list[int], dialect: str) -> sa.Select[tuple[int]]:
     """A list of row numbers of any length as a subquery, in one bound value."""
+    return rows_bound(None, dialect, bound_rows(rows, dialect))
+
+
+def rows_bound(name: str | None, dialect: str, value: Any = None) -> sa.Select[tuple[int]]:
+    """As `rows_in`, of `bound_rows` that are given when the statement is run."""
     if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import ARRAY
 
-        return sa.select(sa.func.unnest(sa.literal(rows, ARRAY(sa.BigInteger))).column_valued("value"))
-    import json
+        array = sa.bindparam(name, value, ARRAY(sa.BigInteger), unique=name is None)
+        return sa.select(sa.func.unnest(array).column_valued("value"))
+    text = sa.bindparam(name, value, sa.Text, unique=name is None)
+    return sa.select(sa.func.json_each(text).table_valued("value").c.value)
 
-    return sa.select(sa.func.json_each(json.dumps(rows)).table_valued("value").c.value)
+
+def bound_rows(rows: Sequence[int], dialect: str) -> Any:
+    return list(rows) if dialect == "postgresql" else json.dumps(list(rows))
