@@ -47,6 +47,9 @@ class CloudConfig(_Section):
     ca_certificate: str = Field(
         default="", description="PEM of the app's own certificate authority, pinned by the machine."
     )
+    package_key: str = Field(
+        default="", description="The app's key for packages, base64: nothing that another one signed is unpacked."
+    )
     refresh_interval_s: float = Field(default=10.0, gt=0, le=3600, description="How often the configuration is polled.")
     organization_id: str = Field(default="", alias="primary_org_id")
     location_id: str = ""

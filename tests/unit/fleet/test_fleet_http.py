@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 
 import httpx
@@ -98,6 +99,7 @@ async def test_machines_configurations_and_secrets(web: httpx.AsyncClient, fleet
     assert error(stale) == (409, "conflict")
     assert [one["edited_by"] for one in (await web.get(f"{url}/history")).json()] == ["Owner"]
     cloud = (await web.post(f"{url}/secret")).json()["machine_json"]["cloud"]
+    assert len(base64.b64decode(cloud["package_key"])) == 32
     headers = {"part_id": cloud["id"], "secret": cloud["secret"]}
     web.cookies.clear()
     assert (await web.get(f"{url}/status", headers=headers)).json()["online_state"] == "awaiting_setup"

@@ -99,11 +99,11 @@ def test_a_restart_is_asked_for_once(fleet: Fleet) -> None:
 
 def test_setup_is_ready_to_paste_and_its_secret_works(fleet: Fleet) -> None:
     where = Addresses("https://gleaner.lan:8090", "https://gleaner.lan:8091", "PEM", "ab:cd")
-    setup = new_setup(fleet.context.fleet, fleet.context.install, fleet.owner, fleet.part_id, where)
+    setup = new_setup(fleet.context.fleet, fleet.context.install, fleet.owner, fleet.part_id, where, "KEY")
     cloud = setup["machine_json"]["cloud"]
     assert cloud["app_address"] == "https://gleaner.lan:8091"
     assert cloud["web_address"] == "https://gleaner.lan:8090"
-    assert cloud["ca_certificate"] == "PEM"
+    assert (cloud["ca_certificate"], cloud["package_key"]) == ("PEM", "KEY")
     assert fleet.context.auth.part_caller(cloud["id"], cloud["secret"]).part_id == fleet.part_id
     assert cloud["secret"] in setup["run"][0]
 

@@ -29,8 +29,9 @@ def package(version: str, name: str = "signs") -> PackageConfig:
 
 
 class Bench:
-    def __init__(self, app: FakeApp, root: Path) -> None:
+    def __init__(self, app: FakeApp, root: Path, package_key: str = "") -> None:
         self.app = app
+        self.cloud = app.cloud.model_copy(update={"package_key": package_key})
         self.root = root
         self.used = True
         self.reapplied = 0
@@ -39,7 +40,7 @@ class Bench:
 
     def make(self) -> PackageManager:
         return PackageManager(
-            self.connection, self.app.cloud, self.root, reapply=self.reapply, is_used=lambda _name: self.used
+            self.connection, self.cloud, self.root, reapply=self.reapply, is_used=lambda _name: self.used
         )
 
     async def reapply(self) -> None:
@@ -55,11 +56,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_in(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench_in(tmp_path: Path, package_key: str = "") -> AsyncIterator[Bench]:
     async with fake_app() as app:
         for version in ("1", "2", "3.0"):
             app.packages[f"org-signs-{version}"] = tarball(**{"model.onnx": f"model {version}", "labels.txt": "a\nb"})
-        bench = Bench(app, tmp_path / "packages")
+        bench = Bench(app, tmp_path / "packages", package_key)
         try:
             yield bench
         finally:
@@ -221,6 +222,21 @@ async def test_signed_packages_are_checked_against_the_first_key_that_was_seen(t
         sealed(bench, app_key, "3.0")
         await bench.bring("1", "3.0")
         assert bench.state() is PackageState.LOADING
+
+
+async def test_the_key_of_the_setup_file_is_the_only_one_from_the_first_package_on(tmp_path: Path) -> None:
+    app_key, other_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    async with bench_in(tmp_path, package_key=public_text(app_key)) as bench:
+        await bench.bring("1")
+        assert "not signed" in bench.manager.reports()[0].error
+        sealed(bench, other_key, "2")
+        await bench.bring("2")
+        assert "another app than the one that machine.json names" in bench.manager.reports()[0].error
+        assert bench.state() is PackageState.FAILED
+        sealed(bench, app_key, "3.0")
+        await bench.bring("3.0")
+        assert bench.state() is PackageState.LOADING
+        assert not (bench.root / "keys").exists()
 
 
 async def test_an_app_that_signs_nothing_is_believed(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def history(part_id: str, context: ContextDep, caller: CallerDep) -> list[Config
 
 @router.post("/parts/{part_id}/secret")
 def new_secret(part_id: str, context: ContextDep, caller: CallerDep) -> SetupFileModel:
-    made = new_setup(context.fleet, context.install, caller, part_id, context.addresses)
+    made = new_setup(context.fleet, context.install, caller, part_id, context.addresses, context.package_signer.public)
     return SetupFileModel.model_validate(made)
 
 

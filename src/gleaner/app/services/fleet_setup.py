@@ -29,13 +29,13 @@ def cloud_section(place: Place, addresses: Addresses) -> dict[str, Any]:
 
 
 def new_setup(
-    fleet: FleetService, install: InstallLinks, caller: Caller, part_id: str, addresses: Addresses
+    fleet: FleetService, install: InstallLinks, caller: Caller, part_id: str, addresses: Addresses, package_key: str
 ) -> dict[str, Any]:
     """Makes a secret for the part; the answer is the only place that ever shows it."""
     secret = fleet.new_secret(caller, part_id)
     place = fleet.place(part_id)
     assert place is not None  # new_secret has just found it
-    cloud = {**cloud_section(place, addresses), "secret": secret}
+    cloud = {**cloud_section(place, addresses), "package_key": package_key, "secret": secret}
     machine_json = {"cloud": cloud}
     paste = f"cat > machine.json <<'END'\n{json.dumps(machine_json, indent=2)}\nEND\nchmod 600 machine.json"
     return {

@@ -73,6 +73,7 @@ class PackageManager:
     ) -> None:
         self._connection = connection
         self._cloud = cloud
+        self._pinned_key = cloud.package_key  # the file's, whatever the app says later
         self._store = PackageStore(root)
         self._reapply = reapply
         self._is_used = is_used
@@ -223,7 +224,8 @@ class PackageManager:
 
     def _unpack(self, entry: _Entry, archive: Path, folder: Path, version: str, seal: Seal) -> None:
         """In a worker thread. Raises PackageDamaged."""
-        check_seal(self._store.trusted_key(self._cloud.id), seal, archive, entry.config.package, version)
+        trusted = self._store.trusted_key(self._cloud.id)
+        check_seal(trusted, self._pinned_key, seal, archive, entry.config.package, version)
         unpack(archive, folder)
         self._store.mark_complete(folder, entry.config, version)
 

@@ -1,4 +1,4 @@
-"""Whether a package is what the app signed. The first key that an app shows is kept, and no other is taken then."""
+"""Whether a package is what the app signed, with the key of the setup file; without one the first key that an app shows is kept."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ class Seal:
     signature: str
 
 
-def check_seal(trusted: Path, seal: Seal, archive: Path, package_id: str, version: str) -> None:
-    """`trusted` holds the app's key once it was seen. Raises PackageDamaged."""
-    known = trusted.read_text().strip() if trusted.is_file() else ""
+def check_seal(trusted: Path, pinned: str, seal: Seal, archive: Path, package_id: str, version: str) -> None:
+    """`pinned`: the setup file's key, or ""; `trusted` then holds the app's key once it was seen. Raises PackageDamaged."""
+    known = pinned or (trusted.read_text().strip() if trusted.is_file() else "")
     if not seal.key and not known:
         return
     if not seal.signature:
-        raise PackageDamaged(f"{version} is not signed, and everything from this app was until now")
+        raise PackageDamaged(f"{version} is not signed, and everything from this app is")
+    if pinned and seal.key != pinned:
+        raise PackageDamaged(
+            f"{version} is signed by another app than the one that machine.json names (cloud.package_key). If the app was "
+            "set up anew, download machine.json again"
+        )
     if known and seal.key != known:
         raise PackageDamaged(
             f"{version} is signed by another app than before. If the app was set up anew, delete {trusted} and start the "
