@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gleaner.learn.errors import RunProblem
+from gleaner.wire.validation_words import in_words
 
 FEWEST_PER_LABEL = 2
 """One to learn from and one to test with."""
@@ -96,7 +97,7 @@ def read_request(run_dir: Path) -> RunRequest:
             f"The run description {path} cannot be read: {error.strerror}.", "Start the training again."
         ) from error
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {in_words(e)}" for e in error.errors())
         raise RunProblem(f"The run description {path} is not valid: {wrong}.", "Start the training again.") from error
     if len(set(request.labels)) != len(request.labels):
         raise RunProblem("A label is listed twice.", "Choose each label once.")

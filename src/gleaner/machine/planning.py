@@ -15,6 +15,7 @@ from gleaner.machine.models.base import Attributes, ListedModel, ModelSpec
 from gleaner.machine.names import ResourceKey, find_key, key_of
 from gleaner.machine.placeholders import NoPackages, PackageLocation, PackageSource, Resolved, resolve
 from gleaner.wire.machine_config import MachineConfig, ResourceConfig, format_path
+from gleaner.wire.validation_words import in_words
 
 #: What stands as the model of resources whose model only their own machine knows.
 REMOTE_MODEL = "rdk:builtin:remote"
@@ -177,10 +178,7 @@ def _attribute_problems(path: str, error: ValidationError) -> str:
     problems = []
     for problem in error.errors():
         place = format_path((f"{path}.attributes", *problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "no such attribute: check the spelling or remove it"
-        problems.append(f"{place}: {message}")
+        problems.append(f"{place}: {in_words(problem)}")
     return "; ".join(problems)
 
 

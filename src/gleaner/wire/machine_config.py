@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from gleaner.wire.durations import parse_duration_ns
+from gleaner.wire.validation_words import in_words
 
 NAME_PATTERN = re.compile(r"^[a-zA-Z0-9][-\w]*$")
 TRIPLET_PATTERN = re.compile(r"^[\w-]+:[\w-]+:[\w-]+$")
@@ -305,9 +306,7 @@ def parse_config(value: Any, source: str = "machine configuration") -> MachineCo
     try:
         return MachineConfig.model_validate(value)
     except ValidationError as error:
-        raise ConfigProblem(
-            [(format_path(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in error.errors()], source
-        ) from error
+        raise ConfigProblem([(format_path(e["loc"]), in_words(e)) for e in error.errors()], source) from error
 
 
 def format_path(parts: tuple[int | str, ...]) -> str:

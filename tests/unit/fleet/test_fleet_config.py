@@ -55,7 +55,7 @@ def test_good_configurations_have_no_problems(good: dict[str, Any]) -> None:
         (config(model="gleaner:camera:image-dir"), "components[0].attributes.path", "is required"),
         (capturing(method="Smell"), f"{CAPTURE}.method", "cannot capture 'Smell'"),
         (capturing(capture_frequency_hz=-1), f"{CAPTURE}.capture_frequency_hz", "negative"),
-        (capturing(capture_frequency_hz="often"), f"{CAPTURE}.capture_frequency_hz", "valid number"),
+        (capturing(capture_frequency_hz="often"), f"{CAPTURE}.capture_frequency_hz", "must be a number, not 'often'"),
     ],
 )
 def test_each_problem_has_its_path(bad: Any, path: str, says: str) -> None:

@@ -244,7 +244,7 @@ async def test_unknown_fields_are_refused_by_name(
     answer = await web.request(method, path, json={**body, "colour": "red"})
     assert answer.status_code == 400
     error = answer.json()["error"]
-    assert error["message"] == "body.colour: there is no such field here"
+    assert error["message"] == "body.colour: is not known here: check its spelling, or remove it"
     assert error["problems"] == [
-        {"path": "body.colour", "message": "there is no such field here", "hint": error["hint"]}
+        {"path": "body.colour", "message": "is not known here: check its spelling, or remove it", "hint": ""}
     ]

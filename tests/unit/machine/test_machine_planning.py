@@ -22,8 +22,8 @@ def test_dependencies_come_first() -> None:
 @pytest.mark.parametrize(
     ("component", "error"),
     [
-        (thing("a", width_px=0), "components[0].attributes.width_px: Input should be greater than or equal to 1"),
-        (thing("a", widht=5), "components[0].attributes.widht: no such attribute"),
+        (thing("a", width_px=0), "components[0].attributes.width_px: must be at least 1, not 0"),
+        (thing("a", widht=5), "components[0].attributes.widht: is not known here"),
         (thing("a", model="test:thing:on"), "Did you mean test:thing:one? Known: test:thing:one, test:thing:two."),
         (
             {**thing("a"), "api": "rdk:component:senor"},

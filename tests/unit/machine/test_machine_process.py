@@ -83,7 +83,7 @@ def test_start_lines_and_a_clean_end(tmp_path: Path) -> None:
         assert lines[2] == "ready      sensor fake, sensor cpu"
         assert (
             lines[3]
-            == "not ready  sensor wrong: components[2].attributes.value: no such attribute: check the spelling or remove it"
+            == "not ready  sensor wrong: components[2].attributes.value: is not known here: check its spelling, or remove it"
         )
         assert (tmp_path / "home" / "machine.sock").exists()
         children = psutil.Process(process.pid).children(recursive=True)
@@ -119,7 +119,7 @@ def test_an_edit_is_followed_and_a_bad_one_is_not(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", "this is not JSON"),
-        ('{"components": [{"api": "rdk:component:sensor"}]}', "components[0].name: Field required"),
+        ('{"components": [{"api": "rdk:component:sensor"}]}', "components[0].name: is missing"),
         ('{"network": {"bind_address": "0.0.0.0:0"}}', "there is no TLS"),
         ('{"network": {"bind_address": "here"}}', "write it like localhost:8080"),
         ('{"cloud": {"id": "p", "secret": "s"}}', "cloud.app_address"),

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gleaner.app.errors import AppError, ConfigRejected
+from gleaner.wire.validation_words import in_words
 
 log = logging.getLogger("gleaner.app.http")
 
@@ -62,9 +63,7 @@ async def _validation_error(request: Request, err: Exception) -> Response:
 
 def _problem(problem: dict[str, Any]) -> dict[str, str]:
     path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return {"path": path, "message": "there is no such field here", "hint": "Check its spelling or leave it out."}
-    return {"path": path, "message": str(problem["msg"]), "hint": ""}
+    return {"path": path, "message": in_words(problem), "hint": ""}
 
 
 async def _http_error(request: Request, err: Exception) -> Response:

@@ -24,6 +24,7 @@ from gleaner.wire.machine_config import (
     format_path,
     parse_config,
 )
+from gleaner.wire.validation_words import in_words
 
 _PLACEHOLDER = re.compile(r"\$\{(packages|environment)\.[^}]+\}")
 
@@ -127,7 +128,7 @@ def _check_model(where: str, value: Any, model: type[BaseModel]) -> Iterable[Pro
     except ValidationError as error:
         for one in error.errors():
             at = format_path(one["loc"])
-            yield Problem(f"{where}.{at}" if at else where, one["msg"], 'For example {"days": 30}.')
+            yield Problem(f"{where}.{at}" if at else where, in_words(one), 'For example {"days": 30}.')
 
 
 def _check_method(where: str, method: Any, model: Mapping[str, Any] | None) -> Iterable[Problem]:
@@ -135,7 +136,7 @@ def _check_method(where: str, method: Any, model: Mapping[str, Any] | None) -> I
         parsed = CaptureMethodConfig.model_validate(method)
     except ValidationError as error:
         for one in error.errors():
-            yield Problem(f"{where}.{format_path(one['loc'])}", one["msg"], "")
+            yield Problem(f"{where}.{format_path(one['loc'])}", in_words(one), "")
         return
     if parsed.capture_frequency_hz < 0:
         yield Problem(f"{where}.capture_frequency_hz", "a frequency cannot be negative", "Use 0 to capture nothing.")
@@ -149,8 +150,8 @@ def _triplet(model: str) -> str:
 
 
 def _hint(path: str, message: str) -> str:
-    if "Field required" in message:
+    if message == "is missing":
         return f"Add {path.rsplit('.', 1)[-1]!r} there."
-    if "valid" in message and "type" in message:
+    if message.startswith("must be an object"):
         return "Compare with another entry, or remove this one and add it again with the + button."
     return ""

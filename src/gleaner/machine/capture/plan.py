@@ -13,6 +13,7 @@ from gleaner.machine.capture.errors import CaptureError
 from gleaner.machine.capture.methods import find_method
 from gleaner.machine.capture.schedule import FASTEST_HZ, SLOWEST_HZ
 from gleaner.wire.machine_config import CaptureMethodConfig, MachineConfig
+from gleaner.wire.validation_words import in_words
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,4 @@ def _first_problem(error: ValidationError | TypeError) -> str:
     if isinstance(error, TypeError):
         return "capture_methods must be a list of objects with method and capture_frequency_hz"
     first = error.errors()[0]
-    return f"capture_methods cannot be used: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+    return f"capture_methods cannot be used: {'.'.join(str(p) for p in first['loc'])}: {in_words(first)}"
