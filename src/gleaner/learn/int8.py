@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,32 @@ import onnx
 from numpy.typing import NDArray
 
 from gleaner.learn.graph import measure_inference_ms, open_session
+from gleaner.learn.previous import Qualities
 
 LARGEST_LOSS = 0.01
-"""Of the share of pictures answered right."""
+"""Of what the answers are measured by (`previous.py`): mAP50, or the labels' mean F1."""
 LEAST_GAIN = 0.05
 """Of the time; less is within what two measurements of the same file differ by."""
 CALIBRATED_WITH = 48
 
-Judge = Callable[[Any], Sequence[bool]]
-"""Asks a session about pictures kept from training: which it answers right."""
+Compare = Callable[[Any, Any], Qualities | None]
+"""How good the answers of two sessions are, the whole model's first, to pictures kept from training; None without any."""
 
 
-def export_int8(source: Path, target: Path, pictures: NDArray[np.uint8], judge: Judge) -> dict[str, Any]:
+def export_int8(source: Path, target: Path, pictures: NDArray[np.uint8], compare: Compare) -> dict[str, Any]:
     """The report's entry; `target` exists afterwards only if it is worth having. `pictures`: CALIBRATED_WITH that were learned from, whose
     values say what range each layer needs."""
     _quantize(source, target, pictures)
-    before, now = (judge(open_session(path)) for path in (source, target))
-    lost = float(np.mean(before) - np.mean(now)) if before else 0.0
+    found = compare(open_session(source), open_session(target))
+    if found is None:
+        target.unlink()
+        return {"reason": "no picture was left to test it with"}
+    lost = found.before - found.now
     slow_ms, fast_ms = (measure_inference_ms(path, pictures[0]) for path in (source, target))
     size = target.stat().st_size
-    figures = f"{fast_ms:.1f} ms instead of {slow_ms:.1f}, {lost * 100:+.1f} points lost on {len(before)} pictures"
+    figures = f"{fast_ms:.1f} ms instead of {slow_ms:.1f}, {lost * 100:+.1f} points of {found.measure} lost on {found.pictures} pictures"
     reason = ""
-    if not before:
-        reason = "no picture was left to test it with"
-    elif lost > LARGEST_LOSS:
+    if lost > LARGEST_LOSS:
         reason = f"it answers worse: {figures}"
     elif fast_ms > slow_ms * (1 - LEAST_GAIN):
         reason = f"it is not faster: {figures}"
@@ -48,7 +50,8 @@ def export_int8(source: Path, target: Path, pictures: NDArray[np.uint8], judge: 
         "inference_ms": fast_ms,
         "largest_difference": None,
         "lost": round(lost, 5),
-        "judged": len(before),
+        "measure": found.measure,
+        "judged": found.pictures,
     }
 
 

@@ -32,6 +32,20 @@ CHANCE = 0.1
 """A difference is taken for real when it would come this rarely between two equally good versions."""
 
 
+NAMES = {"map50": "mAP50", "macro_f1": "F1", "accuracy": "right"}
+"""Of the measures, in words."""
+
+
+@dataclass(frozen=True)
+class Qualities:
+    """How good two models are, 0 to 1, on the same pictures; `measure` in words."""
+
+    before: float
+    now: float
+    measure: str
+    pictures: int
+
+
 class Session(Protocol):
     def run(self, names: Sequence[str] | None, inputs: dict[str, Any]) -> list[NDArray[Any]]: ...
 
@@ -97,11 +111,17 @@ def judged(both: Sequence[tuple[Example, Answer, Answer]], request: RunRequest) 
     return counts | figures | {"verdict": verdict}
 
 
+def qualities(both: Sequence[tuple[Example, Answer, Answer]], request: RunRequest) -> Qualities:
+    """Of two models' answers to at least one picture."""
+    scored = _scored(both, request)
+    return Qualities(*scored.quality(np.zeros(len(both), bool)), NAMES[scored.measure], len(both))
+
+
 def said_of(compared: dict[str, Any]) -> str:
     """In words: both versions' figures."""
     if not compared["pictures"]:
         return "no test picture was left"
-    name = {"map50": "mAP50", "macro_f1": "F1", "accuracy": "right"}[compared["measure"]]
+    name = NAMES[compared["measure"]]
     return f"{name} {compared['now']:.1%}, {compared['before']:.1%} before, on {compared['pictures']} test pictures"
 
 

@@ -25,7 +25,7 @@ from gleaner.learn.fit import FEWEST_USEFUL_STEPS, Metrics
 from gleaner.learn.graph import measure_inference_ms, model_properties, open_session
 from gleaner.learn.network import parameter_count
 from gleaner.learn.pictures import Loaded, load_pictures
-from gleaner.learn.previous import SPLIT_FILE, Answer, answer, compare, said_of, write_split
+from gleaner.learn.previous import SPLIT_FILE, Answer, Qualities, answer, compare, qualities, said_of, write_split
 from gleaner.learn.request import Example, RunRequest, Skipped
 from gleaner.learn.split import Split, declared_split, fingerprint, group_pictures, leaked, most_kept, split_groups
 
@@ -264,11 +264,12 @@ class Run(ABC):
             return {"reason": f"not tried in runs of less than {LEAST_FOR_INT8_S:.0f} s"}
         kept, labels, in_time = split.test + split.validation, self.request.labels, self.time_to_review()
 
-        def judge(session: Any) -> list[bool]:
-            return [
-                answer(session, loaded.pixels[i], loaded.examples[i], labels, threshold, self.request).is_right
-                for i in chosen
-            ]
+        def asked(session: Any, i: int) -> Answer:
+            return answer(session, loaded.pixels[i], loaded.examples[i], labels, threshold, self.request)
+
+        def compare_both(before: Any, now: Any) -> Qualities | None:
+            both = [(loaded.examples[i], asked(before, i), asked(now, i)) for i in chosen]
+            return qualities(both, self.request) if both else None
 
         from gleaner.learn.int8 import CALIBRATED_WITH, export_int8
 
@@ -280,7 +281,7 @@ class Run(ABC):
             session.run(None, {"image": loaded.pixels[i][None]})
             chosen.append(i)
         return export_int8(
-            source, self.partial / "model-int8.onnx", loaded.pixels[split.train[:CALIBRATED_WITH]], judge
+            source, self.partial / "model-int8.onnx", loaded.pixels[split.train[:CALIBRATED_WITH]], compare_both
         )
 
     def _tflite(self, write: Callable[[Path], None], measured: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

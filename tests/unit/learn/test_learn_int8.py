@@ -15,6 +15,8 @@ from gleaner.learn.export import export_classifier
 from gleaner.learn.graph import open_session
 from gleaner.learn.int8 import export_int8
 from gleaner.learn.network import build_classifier
+from gleaner.learn.previous import Answer, Qualities, qualities
+from gleaner.learn.request import Example, RunRequest, Task
 
 SIZE = (64, 64)
 
@@ -40,7 +42,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, before_ms: float, now_ms: float) -> N
 
 def test_a_faster_one_that_answers_alike_is_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed(monkeypatch, 2.0, 1.0)
-    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda session: [True] * 9 + [False])
+    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda *_: Qualities(0.9, 0.9, "F1", 10))
     assert report["file"] == "small.onnx" and report["lost"] == 0.0 and report["judged"] == 10
     assert report["size_bytes"] < source.stat().st_size / 3
     asked = {"image": pictures()[:1]}
@@ -50,19 +52,30 @@ def test_a_faster_one_that_answers_alike_is_kept(source: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("now_ms", "wrong", "says"),
-    [(1.99, 0, "it is not faster: 2.0 ms instead of 2.0"), (1.0, 2, "it answers worse: 1.0 ms instead of 2.0, +2.0 points")],
+    ("now_ms", "lost", "says"),
+    [(1.99, 0, "it is not faster: 2.0 ms instead of 2.0"), (1.0, 0.02, "it answers worse: 1.0 ms instead of 2.0, +2.0 points of mAP50")],
 )  # fmt: skip
 def test_one_that_is_slower_or_worse_is_not(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_ms: float, wrong: int, says: str
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_ms: float, lost: float, says: str
 ) -> None:
     timed(monkeypatch, 2.0, now_ms)
-    answers = iter([[True] * 100, [True] * (100 - wrong) + [False] * wrong])
-    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda session: next(answers))
+    found = Qualities(1.0, 1.0 - lost, "mAP50", 100)
+    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda *_: found)
     assert report["reason"].startswith(says), report
     assert not (tmp_path / "small.onnx").exists()
 
 
 def test_without_pictures_to_test_it_with_it_is_not_handed_out(source: Path, tmp_path: Path) -> None:
-    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda session: [])
+    report = export_int8(source, tmp_path / "small.onnx", pictures(), lambda *_: None)
     assert report["reason"] == "no picture was left to test it with"
+
+
+def test_a_classifier_is_measured_by_the_f1_of_its_labels() -> None:
+    """Two of four right, but of one label all."""
+    request = RunRequest(task=Task.MULTI_LABEL, labels=("a", "b"))
+    both = []
+    for number, (labels, said) in enumerate((("a", "a"), ("a", "a"), ("ab", "a"), ("b", ""))):
+        example = Example(str(number), Path(), frozenset(labels), None, "")
+        answers = [np.array([label in words for label in "ab"]) for words in (labels, said)]
+        both.append((example, Answer(True, labels=answers[0]), Answer(labels == said, labels=answers[1])))
+    assert qualities(both, request) == Qualities(1.0, 0.5, "F1", 4)

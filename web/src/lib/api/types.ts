@@ -152,7 +152,7 @@ export type Report = {
   model: { size_bytes: number; parameters: number; input_shape: number[]; formats?: Record<string, ModelFormat> };
 };
 
-export type ModelFormat = { file: string; size_bytes: number; inference_ms: number; largest_difference: number | null; lost?: number; judged?: number } | { file?: undefined; reason: string };
+export type ModelFormat = { file: string; size_bytes: number; inference_ms: number; largest_difference: number | null; lost?: number; measure?: string; judged?: number } | { file?: undefined; reason: string };
 export type LabelDoubt = {
   id: string;
   expected: string[];
