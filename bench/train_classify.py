@@ -7,8 +7,9 @@ Ten hand signs from photos (folders of `--photos`): the first 40, 20 or 12 of ea
 20 are asked; neighbours are often the same hand. Medians over the seeds. The worker runs as a process of its own, as the app
 starts it, and its model.onnx is asked through the machine's own picture rule: right is whose label is the strongest.
 Peers on the largest count: MobileNetV3-Small from scratch in the same seconds, with our own loop and augmentation at our input
-size, and scikit-learn's RBF support vector machine on HOG and colour histograms and logistic regression on raw pixels, both also
-taught the mirrored pictures. The instant model is what the app suggests tags with.
+size, Frigate's recipe from scratch (`rig/mobilenet_v2.py`), and scikit-learn's RBF support vector machine on HOG and colour
+histograms and logistic regression on raw pixels, both also taught the mirrored pictures. The instant model is what the app suggests
+tags with.
 `--arena`: four signs of the simulated arena and pictures of none, learned from one set of places and asked at others; right is
 the label, or "none of these", at the suggested threshold. Needs scikit-learn (pip install scikit-learn). Last line: JSON.
 """
@@ -26,7 +27,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gleaner.learn.threads import prepare_environment
 from gleaner.wire.picture import Rgb, read_rgb, resize_rgb
 
 ARENA_LABELS = ("red_star", "blue_star", "blue_circle", "yellow_circle")
@@ -229,6 +232,9 @@ def measure_signs(options: argparse.Namespace) -> dict[str, float]:
     scratch = [mobilenet(pictures, asked, sorted(options.digits), options.budget, seed) for seed in seeds]
     print(f"{counts[0]} of each, MobileNetV3-Small from scratch: {scratch}", flush=True)
     found[f"mobilenet_{counts[0]}"] = statistics.median(scratch)
+    recipe = [frigates(pictures, asked, sorted(options.digits), options.budget, seed) for seed in seeds]
+    print(f"{counts[0]} of each, Frigate's recipe from scratch: {recipe}", flush=True)
+    found[f"frigate_{counts[0]}"] = statistics.median(recipe)
     return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -251,7 +257,22 @@ def mobilenet(pictures: Labelled, asked: Labelled, labels: list[str], budget_s: 
     return round(float((said == questions.targets.argmax(1)).float().mean()), 4)
 
 
+def frigates(pictures: Labelled, asked: Labelled, labels: list[str], budget_s: float, seed: int) -> float:
+    import torch
+
+    from rig import mobilenet_v2
+
+    def arrays(given: Labelled) -> tuple[Rgb, NDArray[np.int64]]:
+        size = mobilenet_v2.SIZE
+        pixels = np.stack([resize_rgb(read_rgb(data, fit=size), *size) for _, data in given])
+        return pixels, np.array([labels.index(label or "") for label, _ in given])
+
+    torch.set_num_threads(2)
+    return round(mobilenet_v2.accuracy(arrays(pictures), arrays(asked), len(labels), budget_s, seed), 4)
+
+
 def main() -> None:
+    prepare_environment()  # of the peers that are trained in this process
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each run")
     parser.add_argument("--counts", default="40,20,12", help="photos of each sign that are learned")

@@ -175,7 +175,7 @@ def _be_the_peer(folder: Path, seconds: float) -> None:
         for pictures, labels in DataLoader(Pictures(), BATCH, shuffle=True, num_workers=2):
             loss = torch.nn.functional.cross_entropy(network(pictures), labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             steps += 1
             if time.monotonic() - began >= seconds:
