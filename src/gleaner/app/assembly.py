@@ -109,7 +109,7 @@ def _build_store(context: AppContext) -> None:
     context.saved_queries = SavedQueries(database)
     context.query_indexes = QueryIndexes(database)
     context.sequences = SequenceService(database, context.fleet)
-    sequence_exports = SequenceExports(context.sequences, context.items, context.readings)
+    context.sequence_exports = sequence_exports = SequenceExports(context.sequences, context.items, context.readings)
     context.datasets = DatasetService(database, packs, events, sequence_exports.write_version)
     context.signed_links = SignedLinks(context.keys.tokens, context.items, sequence_exports)
     context.views = ViewService(database)

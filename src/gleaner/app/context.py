@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gleaner.app.services.registry_items import RegistryItems
     from gleaner.app.services.saved_queries import SavedQueries
     from gleaner.app.services.sequences import SequenceService
+    from gleaner.app.services.sequences_export import SequenceExports
     from gleaner.app.services.signed_links import SignedLinks
     from gleaner.app.services.similar_pictures import SimilarPictures
     from gleaner.app.services.tag_suggestions import TagSuggestions
@@ -111,6 +112,7 @@ class AppContext:
     pipeline_runner: PipelineRunner = field(init=False)
     saved_queries: SavedQueries = field(init=False)
     query_indexes: QueryIndexes = field(init=False)
+    sequence_exports: SequenceExports = field(init=False)
     signed_links: SignedLinks = field(init=False)
     datasets: DatasetService = field(init=False)
     dataset_exports: DatasetExports = field(init=False)

@@ -37,6 +37,8 @@ class DatasetModel(BaseModel):
     name: str
     organization_id: str
     created_at: str
+    type: Literal["binary", "sequence"] = Field(description="What its members are: pictures and files, or sequences.")
+    sequence_count: int
     item_count: int
     untagged: int
     labels: list[FacetModel]
@@ -52,6 +54,8 @@ class DatasetModel(BaseModel):
             name=one.name,
             organization_id=one.organization_id,
             created_at=iso(one.created_ns) or "",
+            type=one.type.value,
+            sequence_count=one.sequence_count,
             item_count=one.item_count,
             untagged=one.untagged,
             labels=facet_models(one.labels),

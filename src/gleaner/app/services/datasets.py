@@ -25,6 +25,11 @@ _COVERS = 4
 _LONGEST_NAME = 100
 _MEMBER = t.dataset_item.c
 _ALIVE = t.item.c.deleted_ns.is_(None)
+_SEQUENCES_OF = (
+    sa.select(sa.func.count())
+    .select_from(t.dataset_sequence.join(t.sequence, t.sequence.c.id == t.dataset_sequence.c.sequence_id))
+    .where(t.dataset_sequence.c.dataset_id == sa.bindparam("dataset"), t.sequence.c.deleted_ns.is_(None))
+)
 
 
 class DatasetService:
@@ -190,6 +195,7 @@ class DatasetService:
                 for one in db.execute(versions.order_by(t.dataset_version.c.version.desc())).mappings()
             ),
             DatasetType(row["type"]),
+            int(db.scalar(_SEQUENCES_OF, {"dataset": row["id"]}) or 0) if row["type"] == DatasetType.SEQUENCE else 0,
         )
 
     def _changed(self, organization_id: str, dataset_id: str, rows: Sequence[int] = ()) -> None:

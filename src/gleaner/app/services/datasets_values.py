@@ -55,6 +55,8 @@ class Dataset:
     cover_rows: tuple[int, ...] = ()
     versions: tuple[DatasetVersion, ...] = ()
     type: DatasetType = DatasetType.BINARY
+    sequence_count: int = 0
+    """Of a dataset of sequences: its members; it has no items."""
 
 
 @dataclass(frozen=True)

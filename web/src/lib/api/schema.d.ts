@@ -183,6 +183,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/datasets/{dataset_id}/sequences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sequences
+         * @description The newest first.
+         */
+        get: operations["sequences_api_datasets__dataset_id__sequences_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/datasets/{dataset_id}/sequences/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * File
+         * @description A zip of three Parquet files: `sequences`, `binary_data` (with the bytes) and `tabular_data`.
+         */
+        get: operations["file_api_datasets__dataset_id__sequences_file_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/datasets/{dataset_id}/suggested-tags": {
         parameters: {
             query?: never;
@@ -1604,6 +1644,14 @@ export interface components {
             name: string;
             /** Organization Id */
             organization_id: string;
+            /** Sequence Count */
+            sequence_count: number;
+            /**
+             * Type
+             * @description What its members are: pictures and files, or sequences.
+             * @enum {string}
+             */
+            type: "binary" | "sequence";
             /** Unboxed */
             unboxed: number;
             /** Untagged */
@@ -2712,6 +2760,13 @@ export interface components {
             /** Name */
             name: string;
         };
+        /** ResourceModel */
+        ResourceModel: {
+            /** Method */
+            method: string;
+            /** Name */
+            name: string;
+        };
         /** ResourceStatusModel */
         ResourceStatusModel: {
             /** Api */
@@ -2780,6 +2835,32 @@ export interface components {
             text: string;
             /** Updated At */
             updated_at: string;
+        };
+        /**
+         * SequenceModel
+         * @description Both times belong to it.
+         */
+        SequenceModel: {
+            /** End */
+            end: string;
+            /** Id */
+            id: string;
+            machine: components["schemas"]["Named"];
+            /** Part Id */
+            part_id: string;
+            /** Resources */
+            resources: components["schemas"]["ResourceModel"][];
+            /** Start */
+            start: string;
+            /** Tags */
+            tags: string[];
+        };
+        /** SequencesModel */
+        SequencesModel: {
+            /** Next Token */
+            next_token: string;
+            /** Sequences */
+            sequences: components["schemas"]["SequenceModel"][];
         };
         /** SeriesModel */
         SeriesModel: {
@@ -3456,6 +3537,69 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Changed"];
                 };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    sequences_api_datasets__dataset_id__sequences_get: {
+        parameters: {
+            query?: {
+                size?: number;
+                token?: string;
+            };
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SequencesModel"];
+                };
+            };
+            /** @description What failed, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    file_api_datasets__dataset_id__sequences_file_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What failed, and what to do next */
             default: {

@@ -109,6 +109,7 @@ export type ReadingRow = Schemas["ReadingModel"];
 
 export type DatasetVersion = Schemas["VersionModel"];
 export type Dataset = Schemas["DatasetModel"];
+export type SequencePage = Schemas["SequencesModel"];
 export type SavedView = Schemas["ViewModel"];
 export type DatasetCheck = Schemas["Check"];
 export type Settled = Schemas["SettledModel"];

@@ -15,6 +15,7 @@ export function useChoices(): { readonly tags: Facet[]; readonly labels: Facet[]
   const datasets = createQuery(() => ({
     queryKey: keys.datasets(organization_id()),
     queryFn: () => api.get<Dataset[]>("/datasets", { organization_id: organization_id() }),
+    select: (all: Dataset[]) => all.filter((one) => one.type === "binary"),
   }));
   const known = $derived((datasets.data ?? []).map((d) => ({ value: d.id, label: d.name, count: d.item_count })));
   return {
