@@ -18,7 +18,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: The newest revision in `migrations/versions`; a test keeps it so. A new database is made in this shape at once.
-SCHEMA_VERSION = "0016"
+SCHEMA_VERSION = "0017"
 _version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 # Of decrypted pages, for each connection. The one that writes looks up random keys in large indexes; readers are many, and
